@@ -1,0 +1,1 @@
+"""Augmentation of training images; the only file that imports albumentations."""

@@ -1,0 +1,86 @@
+"""Heads: what turns pooled features of a backbone into one logit a class.
+
+`linear` is timm's own classifier, so that what is saved stays a plain timm model. Every other head
+is a module of ours on the features before the classifier (`forward_head(pre_logits=True)`).
+"""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from finetune.components.section import Section, kind_from_name
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["CosineHead", "Head", "LinearHead", "MlpHead"]
+
+
+class CosineHead(Section):
+    """Scaled cosine similarity to one learned direction a class (1804.09458)."""
+
+    kind: Literal["cosine"] = "cosine"
+    scale: float = Field(16.0, gt=0, description="Initial factor on the cosine; it is learned.")
+
+    def build(self, in_features: int, num_classes: int) -> "nn.Module":
+        """Build the module: (B, D) features → (B, K) logits."""
+        import torch
+        from torch import nn
+        from torch.nn import functional
+
+        class Cosine(nn.Module):
+            """Cosine similarity of features and class directions, times a learned scale."""
+
+            def __init__(self, scale: float) -> None:
+                super().__init__()
+                self.weight = nn.Parameter(torch.empty(num_classes, in_features))
+                self.scale = nn.Parameter(torch.tensor([scale]))
+                nn.init.normal_(self.weight, std=in_features**-0.5)
+
+            def forward(self, features: torch.Tensor) -> torch.Tensor:
+                directions = functional.normalize(self.weight, dim=1)
+                return functional.linear(functional.normalize(features, dim=1), directions) * (
+                    self.scale
+                )
+
+        return Cosine(self.scale)
+
+
+class LinearHead(Section):
+    """One linear layer: timm's own classifier."""
+
+    kind: Literal["linear"] = "linear"
+    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the layer, in training.")
+
+    def build(self, in_features: int, num_classes: int) -> "nn.Module":
+        """Build the module: (B, D) features → (B, K) logits; used where timm has no classifier."""
+        from torch import nn
+
+        return nn.Sequential(nn.Dropout(self.dropout), nn.Linear(in_features, num_classes))
+
+
+class MlpHead(Section):
+    """Two linear layers with batch-free normalisation and GELU between them."""
+
+    kind: Literal["mlp"] = "mlp"
+    hidden: int = Field(512, ge=1, description="Width of the hidden layer.")
+    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout before the last layer.")
+
+    def build(self, in_features: int, num_classes: int) -> "nn.Module":
+        """Build the module: (B, D) features → (B, K) logits."""
+        from torch import nn
+
+        return nn.Sequential(
+            nn.LayerNorm(in_features),
+            nn.Linear(in_features, self.hidden),
+            nn.GELU(),
+            nn.Dropout(self.dropout),
+            nn.Linear(self.hidden, num_classes),
+        )
+
+
+Head = Annotated[
+    CosineHead | LinearHead | MlpHead,
+    Field(discriminator="kind"),
+    BeforeValidator(kind_from_name),
+]

@@ -1,0 +1,73 @@
+"""Learning-rate schedules: pure functions of the part of a stage that is done.
+
+Each section has one verb, `factor(progress)`, the multiple of the stage's learning rate at
+`progress` in [0, 1) of the stage's optimiser steps. Warm-up is the stage's own value and is applied
+before the schedule starts.
+"""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from finetune.components.section import Section, kind_from_name
+
+__all__ = ["ConstantSchedule", "CosineSchedule", "OneCycleSchedule", "Schedule", "StepSchedule"]
+
+
+class ConstantSchedule(Section):
+    """The learning rate of the stage, unchanged."""
+
+    kind: Literal["constant"] = "constant"
+
+    def factor(self, progress: float) -> float:
+        """Give 1 everywhere."""
+        return 1.0
+
+
+class CosineSchedule(Section):
+    """Half a cosine from the learning rate down to a part of it (1608.03983)."""
+
+    kind: Literal["cosine"] = "cosine"
+    final: float = Field(0.01, ge=0, le=1, description="Multiple of the rate at the end.")
+
+    def factor(self, progress: float) -> float:
+        """Give a multiple in [final, 1], falling."""
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+class OneCycleSchedule(Section):
+    """Up along a cosine to the learning rate, then down along another (1708.07120)."""
+
+    kind: Literal["one_cycle"] = "one_cycle"
+    peak: float = Field(0.3, gt=0, lt=1, description="Part of the stage at which the rate peaks.")
+    start: float = Field(0.04, gt=0, le=1, description="Multiple of the rate at the start.")
+    final: float = Field(1e-4, ge=0, le=1, description="Multiple of the rate at the end.")
+
+    def factor(self, progress: float) -> float:
+        """Give a multiple in [min(start, final), 1]: rising before `peak`, falling after it."""
+        rising = progress < self.peak
+        low = self.start if rising else self.final
+        part = progress / self.peak if rising else (1 - progress) / (1 - self.peak)
+        return low + (1 - low) * (1 - math.cos(math.pi * part)) / 2
+
+
+class StepSchedule(Section):
+    """The learning rate, cut at fixed parts of the stage."""
+
+    kind: Literal["step"] = "step"
+    at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        (0.5, 0.75), description="Parts of the stage at which the rate is cut."
+    )
+    gamma: float = Field(0.1, gt=0, lt=1, description="What each cut leaves.")
+
+    def factor(self, progress: float) -> float:
+        """Give gamma to the power of the number of cuts passed."""
+        return float(self.gamma ** sum(progress >= cut for cut in self.at))
+
+
+Schedule = Annotated[
+    ConstantSchedule | CosineSchedule | OneCycleSchedule | StepSchedule,
+    Field(discriminator="kind"),
+    BeforeValidator(kind_from_name),
+]

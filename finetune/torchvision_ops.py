@@ -1,0 +1,50 @@
+"""Let `import torchvision` succeed where its compiled operators do not load.
+
+A CUDA-built torchvision beside a CPU-only torch fails at import with "operator torchvision::nms
+does not exist", and timm with it. No operator of torchvision is ever called by this package, so
+it is enough to register the schemas that torchvision's Python files refer to while they load.
+It is done only where they are missing, and only at the doors that import timm or torchvision.
+"""
+
+from functools import cache
+
+__all__ = ["register_missing_ops"]
+
+# The two schemas that torchvision's modules look up while they are imported (torchvision 0.21-0.28).
+_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+
+
+@cache
+def register_missing_ops() -> bool:
+    """Register torchvision's operator schemas where the compiled ones are out of reach.
+
+    Returns:
+        True where the schemas had to be registered, False where torchvision is whole.
+    """
+    import torch
+
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+    else:
+        return False
+    library = torch.library.Library("torchvision", "DEF")
+    for schema in _SCHEMAS:
+        library.define(schema)
+    # Careful: the registration lives as long as the library object; an attribute keeps it.
+    register_missing_ops.library = library  # type: ignore[attr-defined]
+    _forget_half_imported()
+    return True
+
+
+def _forget_half_imported() -> None:
+    """Drop what the failed import left in `sys.modules`, so that the next one starts anew."""
+    import sys
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]

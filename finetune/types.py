@@ -1,0 +1,202 @@
+"""Small frozen dataclasses that pass from floor to floor; nothing here computes.
+
+Shape legend, everywhere: B batch, N samples, C channels, H W pixels, D feature width, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "BackboneFacts",
+    "Choice",
+    "DataFacts",
+    "Index",
+    "LeftOut",
+    "MachineFacts",
+    "Outputs",
+    "ParamInfo",
+    "ParamRule",
+    "Progress",
+    "Sample",
+    "Split",
+]
+
+T = TypeVar("T")
+Split = Literal["train", "val", "test"]
+Progress = Callable[[int, int], None]  # (done, total) after each item of a long piece of work
+
+
+@dataclass(frozen=True)
+class Choice(Generic[T]):
+    """An automatic choice and the reason for it; both are printed and saved."""
+
+    value: T
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One labelled image.
+
+    Attributes:
+        path: Absolute path of the file.
+        name: POSIX path relative to the data folder (or to the CSV): how tables name it.
+        label: Class name; None where it is not known.
+        split: Part it belongs to; None until `split_index` has run.
+        group: Images of one group stay in one part; None means a group of its own.
+        digest: Hex digest of the file's bytes; None until `check_images` has run.
+    """
+
+    path: Path
+    name: str
+    label: str | None = None
+    split: Split | None = None
+    group: str | None = None
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file or row that takes no part in the run, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """All samples of a data source, before or after splitting.
+
+    Attributes:
+        root: Folder that `Sample.name` is relative to.
+        samples: In the order of their names.
+        classes: Sorted class names of the training part; the order of every probability column.
+        left_out: Files and rows that take no part, with the reason.
+        warnings: Sentences that the person should read before training.
+    """
+
+    root: Path
+    samples: tuple[Sample, ...]
+    classes: tuple[str, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def part(self, split: Split) -> tuple[Sample, ...]:
+        """Give the samples of one part, in order."""
+        return tuple(sample for sample in self.samples if sample.split == split)
+
+
+@dataclass(frozen=True, slots=True)
+class DataFacts:
+    """What the resolution of a recipe needs to know of the data.
+
+    Attributes:
+        num_train: Number of training images.
+        num_val: Number of validation images.
+        class_counts: Training images of each class, in class order.
+    """
+
+    num_train: int
+    num_val: int
+    class_counts: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BackboneFacts:
+    """What the resolution of a recipe needs to know of the backbone.
+
+    Attributes:
+        family: `conv` (batch normalisation), `convnext` (convolutions, layer norm), `vit`, `hybrid`.
+        has_batch_norm: Whether any module is a batch normalisation.
+        num_depths: Number of coarse groups, the head not counted.
+        input_size_px: Side of the square input.
+    """
+
+    family: Literal["conv", "convnext", "vit", "hybrid"]
+    has_batch_norm: bool
+    num_depths: int
+    input_size_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class MachineFacts:
+    """What the resolution of a recipe needs to know of the machine.
+
+    Attributes:
+        device: A torch device string: `cpu`, `cuda:0`, `mps`.
+        device_reason: Why this device was chosen.
+        has_fast_bf16: Whether bf16 matrix units are known to pay on this device.
+        num_cpus: Cores this process may use.
+    """
+
+    device: str
+    device_reason: str
+    has_fast_bf16: bool
+    num_cpus: int
+
+
+@dataclass(frozen=True, slots=True)
+class ParamInfo:
+    """A parameter of a network as a freeze policy sees it.
+
+    Attributes:
+        name: Dotted name within the network.
+        depth: Coarse group (timm's `group_matcher(coarse=True)`), 0 at the input; the head is last.
+        block: Fine group (`coarse=False`), 0 at the input; the head is last.
+        is_head: Whether it belongs to `get_classifier()`.
+        is_norm: Whether it belongs to a normalisation layer.
+        ndim: Number of dimensions; 1 for biases and scales.
+        depth_name: The name of its coarse group: `stem` for 0, `head` for the head, else its number.
+    """
+
+    name: str
+    depth: int
+    block: int
+    is_head: bool
+    is_norm: bool
+    ndim: int
+    depth_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParamRule:
+    """What a freeze policy says of one parameter.
+
+    Attributes:
+        name: Dotted name, as in `ParamInfo`.
+        trainable: Whether it learns in this stage.
+        lr_scale: Factor on the stage's learning rate, > 0.
+        decay: Whether weight decay applies.
+    """
+
+    name: str
+    trainable: bool
+    lr_scale: float = 1.0
+    decay: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a network says of N images.
+
+    Attributes:
+        names: N names, in the order asked for.
+        labels: (N,) int64 indices into `classes`; -1 where the label is unknown.
+        probs: (N, K) float32, rows sum to 1; NaN rows where `errors` has the reason.
+        classes: K class names, the order of the columns.
+        errors: Reason by position, for images that could not be read.
+    """
+
+    names: tuple[str, ...]
+    labels: NDArray[np.int64]
+    probs: NDArray[np.float32]
+    classes: tuple[str, ...]
+    errors: dict[int, str] = field(default_factory=dict)
