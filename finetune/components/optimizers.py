@@ -33,7 +33,13 @@ class OptimizerSection(Section):
         if self.name.lower() not in known:
             near = nearest(self.name.lower(), known)
             raise RecipeError(
-                [Problem("stages.optimizer", f"there is no optimiser {self.name!r}", hint=near and f"did you mean {near}?")],
+                [
+                    Problem(
+                        "stages.optimizer",
+                        f"there is no optimiser {self.name!r}",
+                        hint=near and f"did you mean {near}?",
+                    )
+                ],
                 hint="python -c 'import timm.optim; print(timm.optim.list_optimizers())'",
             )
 

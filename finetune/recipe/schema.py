@@ -204,9 +204,7 @@ class Recipe(Section):
     data: DataSection = DataSection()
     augment: Augment = Field(StandardAugment(), description="Changes to training images only.")
     stages: tuple[Stage, ...] = Field(
-        (
-            Stage(name="head", train=HeadPolicy(), solver="probe"),
-        ),
+        (Stage(name="head", train=HeadPolicy(), solver="probe"),),
         min_length=1,
         description="What learns, stage after stage.",
     )
@@ -225,7 +223,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _probe_fits_head(self) -> Self:
-        if any(stage.solver == "probe" for stage in self.stages) and self.model.head.kind != "linear":
+        if (
+            any(stage.solver == "probe" for stage in self.stages)
+            and self.model.head.kind != "linear"
+        ):
             raise ValueError(
                 f"solver: probe fits a linear head, but model.head is {self.model.head.kind}"
             )

@@ -1,0 +1,1 @@
+"""The machine: files written whole, the run folder, seeds, device and precision."""

@@ -1,0 +1,68 @@
+"""Files are written whole or not at all: under a temporary name, then renamed.
+
+A full disk, a folder that cannot be written and a path that is a file each become one sentence.
+"""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+from finetune.errors import FinetuneError
+
+__all__ = ["make_folder", "write_text", "write_with"]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text with `\\n` line ends, whole or not at all.
+
+    Raises:
+        FinetuneError: The disk is full or the folder cannot be written.
+    """
+    write_with(path, lambda temporary: temporary.write_bytes(text.encode()))
+
+
+def write_with(path: Path, writer: Callable[[Path], object]) -> None:
+    """Let `writer` write a temporary file beside `path`, then rename it to `path`.
+
+    Args:
+        path: Where the file shall stand.
+        writer: Receives the temporary path; it keeps the ending of `path`.
+
+    Raises:
+        FinetuneError: The disk is full or the folder cannot be written.
+    """
+    temporary = path.with_name(f".{uuid4().hex[:12]}{path.suffix}")
+    try:
+        writer(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _explain(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents.
+
+    Raises:
+        FinetuneError: It cannot be made; the sentence says why.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _explain(error, path) from error
+
+
+def _explain(error: OSError, path: Path) -> FinetuneError:
+    """Say in one sentence why a file could not be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return FinetuneError(
+            f"cannot write {path}: the disk is full",
+            hint="free some space, or choose another --out",
+        )
+    return FinetuneError(
+        f"cannot write {path}: {error.strerror or error}",
+        hint="choose a folder that can be written with --out",
+    )

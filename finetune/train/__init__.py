@@ -1,0 +1,1 @@
+"""Training: stages, one epoch, optimiser groups and schedule; everything reported as events."""
