@@ -1,0 +1,67 @@
+# Everything works from a bare machine with python3 and make: each target installs what it needs
+# into .venv first. PYTHON chooses the interpreter that .venv is made with (3.11 to 3.13).
+PYTHON ?= python3
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+# The floors that compute without a network or a disk; their coverage is gated.
+PURE := finetune/errors.py,finetune/components/*,finetune/recipe/*,finetune/data/*,finetune/evaluate/*
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-fast test-slow check format bench docs clean
+
+help:
+	@echo "make install   make .venv with the tool and everything to work on it"
+	@echo "make demo      fine-tune the starter network on handwritten digits, no network needed"
+	@echo "make test      all tests: the fast tier with its coverage gate, then the slow and real ones"
+	@echo "make check     ruff, formatting, mypy strict"
+	@echo "make bench     speed and start-up figures, as JSON in docs/benchmarks/"
+	@echo "make docs      generate the reference and build the site into site/"
+	@echo "make clean     remove .venv and everything that was built"
+
+install: $(STAMP)
+
+# Made anew only when what to install has changed.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v < (3, 14) or sys.exit( \
+		f"finetune needs Python 3.11 to 3.13, and $(PYTHON) is {v[0]}.{v[1]}: make install PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV); the first time takes some minutes"
+	@$(PIP) install --constraint constraints.txt --editable ".[dev,docs]"
+	@touch $@
+
+demo: install
+	$(BIN)/finetune demo
+
+test: test-fast test-slow
+
+# One thread a worker: two workers share the cores, and tiny tensors do not gain from threads.
+test-fast: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not real and not slow" --numprocesses 2 \
+		--cov --cov-report=
+	$(BIN)/python -m coverage report --include="$(PURE)" --skip-covered --fail-under=95
+
+test-slow: install
+	$(BIN)/python -m pytest -m "real or slow"
+
+check: install
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+format: install
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+bench: install
+	$(BIN)/python -m pytest tests/bench
+
+docs: install
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m mkdocs build --strict --quiet --config-file .mkdocs.yml
+
+clean:
+	rm -rf $(VENV) build dist site .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find finetune tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
