@@ -1,0 +1,178 @@
+"""Preprocessing: from a decoded RGB image to what the network takes; it comes from the weights.
+
+Geometry is timm's own `create_transform` on the Pillow image, equal to it bit for bit; it leaves
+uint8, so that a batch travels small and is normalised in float32 on its device. Constants are
+never assumed: of timm's pretrained configurations a third does not use ImageNet's mean and std.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from finetune.components.section import Section
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+__all__ = ["InputSpec", "Preprocessing"]
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+CropMode = Literal["center", "border", "squash"]
+Pixels = Annotated[int, Field(ge=1, le=16_384)]
+
+_CROP_MODES: dict[str, CropMode] = {"crop": "center", "pad": "border", "squash": "squash"}
+
+
+@dataclass(frozen=True, slots=True)
+class InputSpec:
+    """What a training image must be: the part of preprocessing that augmentation needs.
+
+    Attributes:
+        height: Pixels.
+        width: Pixels.
+        interpolation: Pillow's name of the weights' interpolation; used where an image grows.
+        crop_mode: How evaluation brings an image to the input's shape (timm's word).
+        crop_pct: Part of the resized image that evaluation keeps along each side.
+        fill: RGB of padded borders, 0 to 255.
+    """
+
+    height: int
+    width: int
+    interpolation: str
+    crop_mode: CropMode = "center"
+    crop_pct: float = 1.0
+    fill: tuple[int, int, int] = (0, 0, 0)
+
+
+class Preprocessing(Section):
+    """Geometry and normalisation of a network's input, as timm's data configuration has them.
+
+    Example:
+        >>> Preprocessing(input_size=(3, 64, 64), crop_pct=1.0).lost_fraction(128, 64)
+        0.5
+    """
+
+    input_size: tuple[Literal[3], Pixels, Pixels] = Field(
+        (3, 224, 224), description="Channels, height and width in pixels."
+    )
+    mean: tuple[float, float, float] = Field(
+        (0.485, 0.456, 0.406), description="Mean of R, G, B for values in 0 to 1."
+    )
+    std: tuple[
+        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
+    ] = Field((0.229, 0.224, 0.225), description="Standard deviation of R, G, B, same scale.")
+    interpolation: Interpolation = Field("bicubic", description="Pillow's, with antialiasing.")
+    crop_pct: float = Field(
+        0.875, gt=0, le=4, description="Part of the resized side that the crop keeps."
+    )
+    crop_mode: CropMode = Field(
+        "center", description="center cuts the long side, border pads it, squash distorts."
+    )
+    exif: Literal["apply"] = Field("apply", description="The EXIF orientation is applied.")
+    colour: Literal["rgb"] = Field("rgb", description="Rules: finetune.data.decode.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_value_for_three(cls, values: Any) -> Any:
+        """Accept a mean or std of one value, which timm reads as the same for each channel."""
+        if not isinstance(values, Mapping):
+            return values
+        wide = {
+            name: tuple(values[name]) * 3
+            for name in ("mean", "std")
+            if isinstance(values.get(name), list | tuple) and len(values[name]) == 1
+        }
+        return {**values, **wide}
+
+    @classmethod
+    def from_data_config(cls, config: Mapping[str, Any]) -> Self:
+        """Read what `timm.data.resolve_model_data_config` gives.
+
+        Raises:
+            pydantic.ValidationError: A value is outside what this package can do, such as an
+                input of one channel.
+        """
+        names = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+        return cls.model_validate({name: config[name] for name in names if name in config})
+
+    def to_data_config(self) -> dict[str, Any]:
+        """Give the keywords of `timm.data.create_transform`."""
+        return self.model_dump(exclude={"exif", "colour"})
+
+    @property
+    def spec(self) -> InputSpec:
+        """What augmentation must deliver."""
+        red, green, blue = (round(255 * value) for value in self.mean)
+        return InputSpec(
+            height=self.input_size[1],
+            width=self.input_size[2],
+            interpolation=self.interpolation,
+            crop_mode=self.crop_mode,
+            crop_pct=self.crop_pct,
+            fill=(red, green, blue),
+        )
+
+    def with_resize(self, mode: Literal["crop", "pad", "squash"]) -> Self:
+        """Change how an image comes to the input's shape.
+
+        `pad` and `squash` are asked for in order to lose no pixel, so a change to them also keeps
+        the whole side (`crop_pct` 1). Where the weights already work that way nothing changes.
+        """
+        wanted = _CROP_MODES[mode]
+        if wanted == self.crop_mode:
+            return self
+        crop_pct = self.crop_pct if mode == "crop" else 1.0
+        return self.model_copy(update={"crop_mode": wanted, "crop_pct": crop_pct})
+
+    def transform(self) -> "Callable[[Image], torch.Tensor]":
+        """Build timm's evaluation transform up to, and without, normalisation.
+
+        Returns:
+            A callable: RGB Pillow image of any size → (3, H, W) uint8 tensor.
+        """
+        from finetune.torchvision_ops import register_missing_ops
+
+        register_missing_ops()
+        from timm.data import create_transform
+
+        build: Callable[..., Callable[[Image], torch.Tensor]] = create_transform
+        return build(**self.to_data_config(), is_training=False, normalize=False)
+
+    def normalize(self, batch: "torch.Tensor") -> "torch.Tensor":
+        """Scale to [0, 1], subtract the mean, divide by the standard deviation, on the device.
+
+        Args:
+            batch: (B, 3, H, W) uint8.
+
+        Returns:
+            (B, 3, H, W) float32 on the same device, in the same memory format; on a CPU equal bit
+            for bit to torchvision's `ToTensor` and `Normalize`, whose operations these are.
+        """
+        import torch
+
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=batch.device).view(3, 1, 1)
+        std = torch.tensor(self.std, dtype=torch.float32, device=batch.device).view(3, 1, 1)
+        return batch.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+    def lost_fraction(self, width: int, height: int) -> float:
+        """Tell what share of an image's pixels the geometry cuts off, in [0, 1).
+
+        Args:
+            width: Of the decoded image, in pixels.
+            height: Of the decoded image, in pixels.
+        """
+        _, input_height, input_width = self.input_size
+        box_height = math.floor(input_height / self.crop_pct)
+        box_width = math.floor(input_width / self.crop_pct)
+        ratio_h, ratio_w = height / box_height, width / box_width
+        if self.crop_mode == "squash":
+            new_height, new_width = float(box_height), float(box_width)
+        else:
+            ratio = max(ratio_h, ratio_w) if self.crop_mode == "border" else min(ratio_h, ratio_w)
+            new_height, new_width = height / ratio, width / ratio
+        kept = min(1.0, input_height / new_height) * min(1.0, input_width / new_width)
+        return 1.0 - kept
