@@ -51,7 +51,10 @@ class OptimizerSection(Section):
         Raises:
             RecipeError: timm has no such optimiser, or it does not take one of the options.
         """
+        from finetune.torchvision_ops import register_missing_ops
+
         self.check_name()
+        register_missing_ops()
         from timm.optim import create_optimizer_v2
 
         try:

@@ -1,0 +1,392 @@
+"""The plan of the house as rules over source text: floors, doors, sizes, habits.
+
+Nothing of the package is imported. A rule takes one `Source` and gives its violations, each with
+file, line and reason. `test_architecture.py` puts every file through every rule.
+"""
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Room (file or package below finetune/) -> floor. A room imports from lower floors and from itself.
+FLOORS = {
+    "__init__": 0, "errors": 0, "types": 0, "torchvision_ops": 0, "version": 0,
+    "components": 1,
+    "recipe": 2,
+    "runtime": 3,
+    "data": 4,
+    "model": 5,
+    "train": 6,
+    "evaluate": 7,
+    "report": 8, "export": 8, "serve": 8,
+    "pipeline": 9,
+    "classifier": 10, "cli": 10, "demo": 10,
+    "__main__": 11,
+}  # fmt: skip
+# The demo is a face of its own; the command line is the door to it.
+SIDEWAYS = {("cli", "demo")}
+# Rooms of which no file, or only these, may import something heavy while it is itself imported.
+LIGHT = re.compile(
+    r"finetune/(\w+\.py|components/.*|recipe/.*|cli/.*|data/(index|split)\.py|(\w+/)*__init__\.py)$"
+)
+NOT_LIGHT = {"finetune/classifier.py", "finetune/pipeline.py"}
+HEAVY = {
+    "PIL", "accelerate", "albumentations", "cv2", "huggingface_hub", "numpy", "pandas",
+    "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision",
+}  # fmt: skip
+# Distribution of an import, where the names differ.
+DISTRIBUTION_OF = {
+    "PIL": "pillow", "huggingface_hub": "huggingface-hub", "ruamel": "ruamel.yaml",
+    "sklearn": "scikit-learn",
+}  # fmt: skip
+# What stands behind a door: pattern of the import -> pattern of the files that may.
+DOORS = {
+    r"albumentations(\.|$)": r"finetune/components/augment\.py",
+    r"(ruamel|yaml)(\.|$)": r"finetune/recipe/load\.py",
+    r"(typer|click)(\.|$)": r"finetune/cli/\w+\.py",
+    r"rich(\.|$)": r"finetune/cli/render\.py",
+    r"timm(\.models.*|\.\w*create_model)?$": r"finetune/model/backbone\.py",
+    r"timm\.(optim|data|utils|loss|scheduler)(\.|$)": (
+        r"finetune/(train|components)/\w+\.py|finetune/model/backbone\.py"
+    ),
+}
+BROAD_BORDER = "finetune/cli/app.py"  # the one place that may catch everything, once
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module, or name of a module, and where."""
+
+    target: str
+    line: int
+    in_function: bool
+    for_typing: bool
+
+
+@dataclass(frozen=True)
+class Source:
+    """One parsed file of the package."""
+
+    path: str
+    text: str
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+    @property
+    def module(self) -> str:
+        return self.path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
+
+    @property
+    def room(self) -> str:
+        return Path(self.path).parts[1].removesuffix(".py")
+
+    @cached_property
+    def imports(self) -> list[Import]:
+        return list(find_imports(self.tree))
+
+    def at(self, line: int, said: str) -> str:
+        return f"{self.path}:{line}: {said}"
+
+
+def find_imports(
+    node: ast.AST, in_function: bool = False, for_typing: bool = False
+) -> Iterator[Import]:
+    """Walk a tree; `from a import b` gives `a.b`, so that doors see the name as well."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            for alias in child.names:
+                yield Import(alias.name, child.lineno, in_function, for_typing)
+        elif isinstance(child, ast.ImportFrom):
+            for alias in child.names:
+                target = f"{'.' * child.level}{child.module or ''}.{alias.name}"
+                yield Import(target, child.lineno, in_function, for_typing)
+        elif isinstance(child, ast.Call) and is_dynamic_import(child):
+            yield Import(ast.literal_eval(child.args[0]), child.lineno, in_function, for_typing)
+        inside = in_function or isinstance(child, Function)
+        typing = for_typing or (
+            isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
+        )
+        yield from find_imports(child, inside, typing)
+
+
+def is_dynamic_import(call: ast.Call) -> bool:
+    """Tell whether a call imports a module by a name that stands in the source."""
+    name = ast.unparse(call.func).rpartition(".")[2]
+    return (
+        name in ("import_module", "__import__")
+        and bool(call.args)
+        and isinstance(call.args[0], ast.Constant)
+    )
+
+
+@cache
+def sources() -> tuple[Source, ...]:
+    files = sorted((ROOT / "finetune").rglob("*.py"))
+    return tuple(
+        Source(file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8"))
+        for file in files
+    )
+
+
+@cache
+def modules() -> dict[str, Source]:
+    return {source.module: source for source in sources()}
+
+
+def home(target: str, known: frozenset[str]) -> str | None:
+    """Find the module that an import names: `finetune.a.b.name` -> `finetune.a.b`."""
+    while target:
+        if target in known:
+            return target
+        target = target.rpartition(".")[0]
+    return None
+
+
+def functions(source: Source) -> Iterator[Function]:
+    return (node for node in ast.walk(source.tree) if isinstance(node, Function))
+
+
+def imports_upwards(source: Source) -> Iterator[str]:
+    """A file imports from lower floors, or from its own room."""
+    if source.path == "finetune/__init__.py":  # the lazy face names what it will import
+        return
+    for found in source.imports:
+        if found.target.startswith("."):
+            yield source.at(found.line, "imports are absolute")
+        parts = found.target.split(".")
+        if parts[0] != "finetune" or len(parts) == 1:
+            continue
+        room = parts[1] if parts[1] in FLOORS else "__init__"
+        lower = FLOORS[room] < FLOORS[source.room]
+        own = room == source.room or (FLOORS[room] == FLOORS[source.room] == 0)
+        if not (lower or own or (source.room, room) in SIDEWAYS):
+            yield source.at(
+                found.line,
+                f"floor {FLOORS[source.room]} ({source.room}) imports {found.target} of floor "
+                f"{FLOORS[room]}; only lower floors and its own package",
+            )
+
+
+def passes_by_a_door(source: Source) -> Iterator[str]:
+    """A library behind a door is imported by the files named for it alone."""
+    for found in source.imports:
+        for library, files in DOORS.items():
+            if re.match(library, found.target) and not re.fullmatch(files, source.path):
+                yield source.at(found.line, f"imports {found.target}; its door is {files}")
+    if source.path == "finetune/model/backbone.py":
+        return
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node).endswith(
+            (".create_model", "timm.models")
+        ):
+            yield source.at(node.lineno, "uses timm's models; their door is model/backbone.py")
+
+
+def imports_without_the_remedy(source: Source) -> Iterator[str]:
+    """`timm` and `torchvision` are imported below a call of `register_missing_ops`."""
+    if source.path == "finetune/torchvision_ops.py":
+        return
+    for scope in [source.tree, *functions(source)]:
+        calls = [
+            node.lineno
+            for node in ast.walk(scope)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "register_missing_ops"
+        ]
+        for found in find_imports(ast.Module(own_statements(scope), [])):
+            needs = found.target.split(".")[0] in ("timm", "torchvision") and not found.for_typing
+            if needs and not any(line < found.line for line in calls):
+                yield source.at(found.line, f"imports {found.target} before register_missing_ops()")
+
+
+def own_statements(scope: ast.Module | Function) -> list[ast.stmt]:
+    """Give the statements of a scope without the functions and classes in it."""
+    return [
+        node
+        for node in scope.body
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    ]
+
+
+def is_heavy_to_import(source: Source) -> Iterator[str]:
+    """Light rooms import nothing heavy, and pydantic only in recipe/ and components/."""
+    for found in source.imports:
+        if found.in_function or found.for_typing:
+            continue
+        library = found.target.split(".")[0]
+        light = LIGHT.match(source.path) and source.path not in NOT_LIGHT
+        if light and library in HEAVY:
+            yield source.at(found.line, f"imports {library} at module level; put it into the verb")
+        if library == "pydantic" and source.room not in ("recipe", "components"):
+            yield source.at(found.line, "imports pydantic outside recipe/ and components/")
+
+
+def uses_an_undeclared_library(source: Source) -> Iterator[str]:
+    """Every library imported is a dependency that pyproject.toml declares."""
+    for found in source.imports:
+        library = found.target.split(".")[0]
+        name = DISTRIBUTION_OF.get(library, library)
+        known = library in sys.stdlib_module_names or library in ("finetune", "")
+        if not known and name not in declared_dependencies():
+            yield source.at(found.line, f"imports {library}, which pyproject.toml does not declare")
+
+
+@cache
+def declared_dependencies() -> frozenset[str]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    rows = project["dependencies"] + [
+        row for name in extras if name not in ("dev", "docs") for row in extras[name]
+    ]
+    return frozenset(re.split(r"[\[<>=!~; ]", row)[0].lower() for row in rows)
+
+
+def is_too_long(source: Source) -> Iterator[str]:
+    """Files have at most 400 lines, functions at most 60."""
+    num_lines = source.text.count("\n")
+    if num_lines > MAX_FILE_LINES:
+        yield source.at(num_lines, f"{num_lines} lines; at most {MAX_FILE_LINES}")
+    for function in functions(source):
+        length = (function.end_lineno or function.lineno) - function.lineno + 1
+        if length > MAX_FUNCTION_LINES:
+            yield source.at(
+                function.lineno,
+                f"{function.name} has {length} lines; at most {MAX_FUNCTION_LINES}",
+            )
+
+
+def catches_everything(source: Source) -> Iterator[str]:
+    """No bare `except` and no `except Exception`, but one border at the command line."""
+    broad = []
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ExceptHandler):
+            names = ast.unparse(node.type) if node.type else "Exception"
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("suppress"):
+            names = " ".join(ast.unparse(argument) for argument in node.args)
+        else:
+            continue
+        if re.search(r"\b(Base)?Exception\b", names):
+            broad.append(node.lineno)
+    allowed = 1 if source.path == BROAD_BORDER else 0
+    for line in broad[allowed:]:
+        yield source.at(line, "catches every exception; name what this file can translate")
+
+
+def lacks_annotations(source: Source) -> Iterator[str]:
+    """Every parameter and every result has a type."""
+    for function in functions(source):
+        if function.returns is None:
+            yield source.at(function.lineno, f"{function.name} does not say what it returns")
+        spec = function.args
+        parameters = [*spec.posonlyargs, *spec.args, *spec.kwonlyargs, spec.vararg, spec.kwarg]
+        for parameter in parameters:
+            if parameter and not parameter.annotation and parameter.arg not in ("self", "cls"):
+                yield source.at(parameter.lineno, f"{parameter.arg} of {function.name} has no type")
+
+
+def lacks_documentation(source: Source) -> Iterator[str]:
+    """Every module, every name of `__all__` and every public method of it is documented."""
+    tree = source.tree
+    if not ast.get_docstring(tree):
+        yield source.at(1, "the module does not say what lives here")
+    exported = exports(tree)
+    defined = [node for node in tree.body if isinstance(node, Function | ast.ClassDef)]
+    public = [node for node in defined if not node.name.startswith("_")]
+    if public and exported is None:
+        yield source.at(public[0].lineno, "public names, but no __all__")
+    for node in defined:
+        if node.name not in (exported or ()):
+            continue
+        members = node.body if isinstance(node, ast.ClassDef) else []
+        methods = [
+            member
+            for member in members
+            if isinstance(member, Function) and not member.name.startswith("_")
+        ]
+        for one in [node, *methods]:
+            if not ast.get_docstring(one):
+                yield source.at(one.lineno, f"{one.name} is public and not documented")
+
+
+def exports(tree: ast.Module) -> list[str] | None:
+    """Read `__all__`; None where there is none."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return list(ast.literal_eval(node.value))
+    return None
+
+
+def leaves_work_undone(source: Source) -> Iterator[str]:
+    """No note of work to be done."""
+    for number, line in enumerate(source.text.splitlines(), start=1):
+        if re.search(r"\b(TODO|FIXME|XXX)\b", line):
+            yield source.at(number, "a note of work to be done; do it, or file it")
+
+
+def exports_unknown_names(source: Source) -> Iterator[str]:
+    """Every name of `__all__` is bound in the file; the lazy face binds by name."""
+    if source.path == "finetune/__init__.py":
+        return
+    bound = {"__version__"}
+    for node in source.tree.body:
+        if isinstance(node, Function | ast.ClassDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom):
+            bound |= {
+                part.id if isinstance(part, ast.Name) else (part.asname or part.name)
+                for part in ast.walk(node)
+                if isinstance(part, ast.Name | ast.alias)
+            }
+    for name in exports(source.tree) or []:
+        if name not in bound:
+            yield source.at(1, f"__all__ has {name}, which is not defined here")
+
+
+def import_cycle() -> list[str]:
+    """Find a cycle among the modules, imports inside functions included, those for types not."""
+    known = frozenset(modules())
+    graph: TopologicalSorter[str] = TopologicalSorter()
+    for name, source in modules().items():
+        found = {home(one.target, known) or name for one in source.imports if not one.for_typing}
+        graph.add(name, *(found - {name, "finetune"}))
+    try:
+        graph.prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+def libraries_imported_by(module: str) -> dict[str, str]:
+    """Follow the imports that importing a module runs: library -> the file that imports it."""
+    known = frozenset(modules())
+    waiting, seen, libraries = [module], set[str](), dict[str, str]()
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in modules():
+            continue
+        seen.add(name)
+        source = modules()[name]
+        parents = [name.rsplit(".", up)[0] for up in range(1, name.count(".") + 1)]
+        waiting += parents
+        for found in source.imports:
+            if found.in_function or found.for_typing:
+                continue
+            target = home(found.target, known)
+            if target:
+                waiting.append(target)
+            else:
+                libraries.setdefault(found.target.split(".")[0], source.at(found.line, name))
+    return libraries
