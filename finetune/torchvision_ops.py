@@ -10,7 +10,7 @@ from functools import cache
 
 __all__ = ["register_missing_ops"]
 
-# The two schemas that torchvision's modules look up while they are imported (torchvision 0.21-0.28).
+# The schemas that torchvision's modules look up while they are imported (seen in 0.21 to 0.28).
 _SCHEMAS = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",

@@ -114,7 +114,7 @@ class BackboneFacts:
     """What the resolution of a recipe needs to know of the backbone.
 
     Attributes:
-        family: `conv` (batch normalisation), `convnext` (convolutions, layer norm), `vit`, `hybrid`.
+        family: `conv` (with batch norm), `convnext` (with layer norm), `vit` or `hybrid`.
         has_batch_norm: Whether any module is a batch normalisation.
         num_depths: Number of coarse groups, the head not counted.
         input_size_px: Side of the square input.
@@ -154,7 +154,7 @@ class ParamInfo:
         is_head: Whether it belongs to `get_classifier()`.
         is_norm: Whether it belongs to a normalisation layer.
         ndim: Number of dimensions; 1 for biases and scales.
-        depth_name: The name of its coarse group: `stem` for 0, `head` for the head, else its number.
+        depth_name: Its coarse group: `stem` for 0, `head` for the head, else the number.
     """
 
     name: str

@@ -50,13 +50,12 @@ class LinearHead(Section):
     """One linear layer: timm's own classifier."""
 
     kind: Literal["linear"] = "linear"
-    dropout: float = Field(0.0, ge=0, lt=1, description="Dropout before the layer, in training.")
 
     def build(self, in_features: int, num_classes: int) -> "nn.Module":
         """Build the module: (B, D) features → (B, K) logits; used where timm has no classifier."""
         from torch import nn
 
-        return nn.Sequential(nn.Dropout(self.dropout), nn.Linear(in_features, num_classes))
+        return nn.Linear(in_features, num_classes)
 
 
 class MlpHead(Section):

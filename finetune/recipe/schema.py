@@ -67,7 +67,7 @@ class ModelSection(Section):
     pretrained: bool = Field(True, description="Load pretrained weights.")
     weights: str | None = Field(None, description="A weights file instead of the backbone's own.")
     head: Head = Field(LinearHead(), description="What turns features into logits.")
-    drop_rate: Fraction = Field(0.0, description="Dropout of the backbone, in training.")
+    drop_rate: Fraction = Field(0.0, description="Dropout before the classifier, in training.")
     drop_path_rate: Fraction = Field(0.0, description="Stochastic depth, in training.")
 
 

@@ -15,7 +15,7 @@ __all__ = ["make_folder", "write_text", "write_with"]
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with `\\n` line ends, whole or not at all.
+    """Write UTF-8 text with Unix line ends, whole or not at all.
 
     Raises:
         FinetuneError: The disk is full or the folder cannot be written.

@@ -1,0 +1,1 @@
+"""The network: the door to timm's models, freezing by depth, features, and what is saved."""

@@ -1,0 +1,294 @@
+"""The door to timm's models: names, sources, pretrained weights, and what can go wrong with them.
+
+No other file imports `timm.models`. Weights come from, in this order: a file given, the local
+folder, the Hugging Face cache, the hub. Where none is within reach the error names the model, what
+was tried and the ways out, within seconds: whether the hub answers is asked once, before timm does.
+Importing this file makes a later plain `import timm` work beside a broken torchvision; that is the
+one effect an import of this package has.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from finetune.components.preprocess import Preprocessing
+from finetune.errors import BackboneError, join_names, nearest
+from finetune.torchvision_ops import register_missing_ops
+
+register_missing_ops()
+
+import timm  # noqa: E402
+from timm.data import resolve_model_data_config  # noqa: E402
+from timm.models import (  # noqa: E402
+    is_model,
+    list_models,
+    list_pretrained,
+    load_state_dict,
+    model_entrypoint,
+    parse_model_name,
+    save_for_hf,
+)
+from timm.models._manipulate import group_with_matcher  # noqa: E402
+
+from finetune.model.hub import weights_within_reach  # noqa: E402
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = [
+    "canonical_name",
+    "create_backbone",
+    "group_names",
+    "preprocessing_of",
+    "save_backbone",
+    "train_size",
+    "why_not_loadable",
+]
+
+
+def create_backbone(
+    name: str,
+    *,
+    pretrained: bool = True,
+    weights: str | Path | None = None,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+) -> nn.Module:
+    """Create a timm model with its own classifier, pretrained unless asked otherwise.
+
+    Args:
+        name: What `timm.create_model` takes: a name, `name.tag`, `hf-hub:…`, `local-dir:…`.
+        pretrained: Load pretrained weights.
+        weights: A safetensors file or a state dict, used instead of the source's own weights.
+        drop_rate: Dropout before the classifier, in [0, 1).
+        drop_path_rate: Stochastic depth, in [0, 1); 0 leaves the architecture's default.
+
+    Raises:
+        BackboneError: Unknown name, no weights within reach, or weights that do not fit.
+    """
+    _check_name(name)
+    from_source = pretrained and weights is None
+    arguments: dict[str, Any] = {}
+    if drop_rate:
+        arguments["drop_rate"] = drop_rate
+    if drop_path_rate:
+        arguments["drop_path_rate"] = drop_path_rate
+    try:
+        with weights_within_reach(name, _pretrained_source(name) if from_source else {}):
+            model: nn.Module = timm.create_model(name, pretrained=from_source, **arguments)
+    except (RuntimeError, ValueError, TypeError, OSError, KeyError) as error:
+        return _recover(error, name, arguments)
+    if weights is not None:
+        _load_file(model, Path(weights), name)
+    return model
+
+
+def canonical_name(name: str) -> str:
+    """Make the folder of a `local-dir:` absolute, so that a recipe repeats from anywhere."""
+    source, _, place = name.partition(":")
+    return f"local-dir:{Path(place).resolve()}" if source == "local-dir" and place else name
+
+
+def preprocessing_of(model: nn.Module) -> Preprocessing:
+    """Take the preprocessing of a model from its weights' configuration.
+
+    The size is the one the weights were evaluated at (`test_input_size`) where they name one
+    (FixRes, 1906.06423).
+
+    Raises:
+        BackboneError: The weights want an input that this package cannot give.
+    """
+    config: dict[str, Any] = resolve_model_data_config(model, use_test_size=True)
+    try:
+        return Preprocessing.from_data_config(config)
+    except ValidationError as error:
+        raise BackboneError(
+            f"the weights want input {tuple(config['input_size'])}, which cannot be given: "
+            f"{error.errors()[0]['msg']}"
+        ) from error
+
+
+def train_size(model: nn.Module) -> tuple[int, int]:
+    """Give height and width in pixels that the weights were trained at."""
+    config: dict[str, Any] = resolve_model_data_config(model, use_test_size=False)
+    _, height, width = config["input_size"]
+    return int(height), int(width)
+
+
+def group_names(model: nn.Module, *, coarse: bool) -> dict[str, int] | None:
+    """Map each parameter name to timm's group, 0 at the input; None where timm has no groups.
+
+    Args:
+        model: A timm model.
+        coarse: Stages of a convolutional net rather than its blocks.
+    """
+    matcher = getattr(model, "group_matcher", None)
+    if matcher is None:
+        return None
+    try:
+        groups = matcher(coarse=coarse)
+    except (AssertionError, NotImplementedError):  # four RDNets refuse coarse groups
+        groups = matcher(coarse=not coarse)
+    mapping: dict[str, int] = group_with_matcher(model.named_parameters(), groups, reverse=True)
+    return mapping
+
+
+def save_backbone(
+    model: nn.Module, folder: Path, *, class_names: tuple[str, ...] | None, config: dict[str, Any]
+) -> None:
+    """Save a timm model in timm's own layout: `config.json` and `model.safetensors`.
+
+    Args:
+        model: A timm model, on the CPU.
+        folder: Where; it exists.
+        class_names: K names in the order of the logits, or None for a model without classifier.
+        config: timm data configuration to save as the truth of preprocessing.
+    """
+    model_config = {"label_names": list(class_names)} if class_names else None
+    save_for_hf(
+        model, str(folder), model_config=model_config, data_config=config, safe_serialization=True
+    )
+
+
+def why_not_loadable(model: nn.Module) -> str | None:
+    """Say why timm alone cannot rebuild this architecture; None where it can."""
+    architecture = model.pretrained_cfg.get("architecture", "")
+    home = model_entrypoint(architecture).__module__ if is_model(architecture) else None
+    if home is None:
+        return f"architecture {architecture!r} is not registered with timm"
+    if not home.startswith("timm."):
+        return f"architecture {architecture!r} is registered by module {home}, not by timm"
+    return None
+
+
+def _check_name(name: str) -> None:
+    """Raise where a name stands for nothing; propose the nearest one."""
+    try:
+        source, place = parse_model_name(name)
+    except ValueError as error:
+        raise BackboneError(str(error)) from error
+    if source == "local-dir":
+        if not (Path(place) / "config.json").is_file():
+            raise BackboneError(
+                f"{place} is no timm folder: it has no config.json",
+                hint="name a folder with config.json and model.safetensors",
+            )
+        return
+    architecture = place.partition(".")[0]
+    if source is not None or is_model(architecture):
+        _check_tag(source, architecture, place)
+        return
+    near = nearest(architecture, list_models())
+    tail = f"; did you mean {near}?" if near else ""
+    raise BackboneError(
+        f"timm {timm.__version__} knows no architecture {architecture!r}{tail}",
+        hint=f"finetune backbones '*{architecture[:6]}*'",
+    )
+
+
+def _check_tag(source: str | None, architecture: str, place: str) -> None:
+    """Raise where a plain name carries a tag of weights that do not exist."""
+    if source is not None or "." not in place:
+        return
+    known = [name for name in list_pretrained(f"{architecture}.*")]
+    if place not in known:
+        raise BackboneError(
+            f"there are no weights {place!r}; {architecture} has {join_names(known) or 'none'}",
+            hint=f"--backbone {nearest(place, known) or architecture}",
+        )
+
+
+def _pretrained_source(name: str) -> dict[str, Any]:
+    """Say where timm would take the weights of a name from; empty for a local folder."""
+    source, place = parse_model_name(name)
+    if source == "local-dir":
+        return {}
+    if source == "hf-hub":
+        return {"hf_hub_id": place}
+    config = timm.get_pretrained_cfg(place, allow_unregistered=True)
+    return {} if config is None else config.to_dict()
+
+
+def _recover(error: Exception, name: str, arguments: dict[str, Any]) -> nn.Module:
+    """Load a local folder whose weights have another classifier, or explain what failed."""
+    source, place = parse_model_name(name)
+    message = str(error)
+    if arguments and isinstance(error, TypeError):
+        raise BackboneError(
+            f"{name} does not take {join_names(list(arguments))}: {message.splitlines()[0]}",
+            hint="leave model.drop_rate and model.drop_path_rate out",
+        ) from error
+    if source == "local-dir" and "state_dict" in message:
+        model: nn.Module = timm.create_model(name, pretrained=False, **arguments)
+        _load_file(model, _weights_in(Path(place)), name)
+        return model
+    raise BackboneError(
+        f"{name} cannot be loaded: {message.splitlines()[0] if message else type(error).__name__}",
+        hint="finetune run --no-pretrained starts from random weights",
+    ) from error
+
+
+def _weights_in(folder: Path) -> Path:
+    """Find the weights file of a timm folder."""
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / file).is_file():
+            return folder / file
+    raise BackboneError(f"{folder} has no model.safetensors", hint="--no-pretrained, or --weights")
+
+
+def _load_file(model: nn.Module, file: Path, name: str) -> None:
+    """Load a weights file into a model; a classifier of another shape stays out.
+
+    Raises:
+        BackboneError: The file is missing or unreadable, or other tensors differ; names them.
+    """
+    if not file.is_file():
+        raise BackboneError(f"there is no weights file {file}", hint="check --weights")
+    try:
+        state = load_state_dict(str(file), device="cpu", weights_only=True)
+    except (RuntimeError, OSError, ValueError, KeyError, EOFError) as error:
+        raise BackboneError(
+            f"{file} holds no weights that can be read safely: {_first_line(error)}",
+            hint="give a .safetensors file, or a state dict without code",
+        ) from error
+    wanted = model.state_dict()
+    classifier = tuple(_classifier_prefixes(model))
+    differing = [
+        key
+        for key in sorted(wanted.keys() | state.keys())
+        if not key.startswith(classifier)
+        and not key.endswith("num_batches_tracked")
+        and (key not in wanted or key not in state or wanted[key].shape != state[key].shape)
+    ]
+    if differing:
+        raise BackboneError(
+            f"{file} does not fit {name}: {len(differing)} of {len(wanted)} tensors are missing, "
+            f"unknown or of another shape: {join_names(differing)}",
+            hint="name the architecture that these weights were trained with: --backbone",
+        )
+    fitting = {
+        key: value
+        for key, value in state.items()
+        if key in wanted and wanted[key].shape == value.shape
+    }
+    model.load_state_dict(fitting, strict=False)
+
+
+def _classifier_prefixes(model: nn.Module) -> list[str]:
+    """Name the classifier's parameters by prefix, from the model and from its configuration."""
+    named = model.pretrained_cfg.get("classifier") or ()
+    names = {named} if isinstance(named, str) else set(named)
+    found = model.get_classifier()
+    wanted = {id(module) for module in (found if isinstance(found, (tuple, list)) else (found,))}
+    names |= {key for key, module in model.named_modules() if id(module) in wanted and key}
+    return sorted(f"{re.sub(r'[.]$', '', key)}." for key in names)
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of a foreign message."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+

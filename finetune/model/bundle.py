@@ -1,0 +1,228 @@
+"""What is saved: a plain timm model, and beside it `finetune.json` with what timm has no field for.
+
+    model/config.json         timm's: architecture, arguments, label names, preprocessing
+    model/model.safetensors   the weights
+    model/finetune.json       ours: classes, rules, versions, fingerprint of the data, the recipe
+
+`timm.create_model("local-dir:RUN/model", pretrained=True)` gives the same logits without this
+package. Where timm alone cannot rebuild the network, `finetune.json` says `"timm_loadable": false`
+with the reason, and is what rebuilds it. For shared fields `config.json` is the truth; where the two
+disagree loading is refused. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from finetune.components.heads import Head, LinearHead
+from finetune.components.preprocess import Preprocessing
+from finetune.errors import BackboneError, BundleError
+from finetune.model.backbone import create_backbone, save_backbone, why_not_loadable
+from finetune.model.network import Network, build_network
+from finetune.runtime.files import make_folder
+from finetune.version import __version__
+
+__all__ = ["Bundle", "find_model_folder", "load_bundle", "save_bundle"]
+
+SCHEMA_VERSION = 1
+_SHARED = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A saved model, ready to predict.
+
+    Attributes:
+        network: In eval mode, fp32, on the CPU.
+        classes: K names in the order of the logits.
+        preprocessing: Geometry and normalisation of its input.
+        document: The content of `finetune.json`.
+        folder: Where it stands; None before it was saved.
+    """
+
+    network: Network
+    classes: tuple[str, ...]
+    preprocessing: Preprocessing
+    document: Mapping[str, Any]
+    folder: Path | None = None
+
+
+def save_bundle(bundle: Bundle, folder: Path, *, head: Head | None = None) -> Bundle:
+    """Save a model, whole or not at all: into a temporary folder, then renamed.
+
+    Args:
+        bundle: What to save; its `document` is completed with what this file knows.
+        folder: Where; an existing model there is replaced.
+        head: The head section; None stands for timm's own classifier.
+
+    Returns:
+        The bundle with its folder and the document as written.
+
+    Raises:
+        FinetuneError: The folder cannot be written.
+    """
+    head = head or LinearHead()
+    make_folder(folder.parent)
+    temporary = folder.with_name(f".{folder.name}-{uuid4().hex[:12]}")
+    make_folder(temporary)
+    try:
+        document = _write(bundle, temporary, head)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    except OSError as error:
+        raise BundleError(
+            f"the model could not be saved to {folder}: {error.strerror or error}",
+            hint="free some space, or choose another folder",
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return Bundle(bundle.network, bundle.classes, bundle.preprocessing, document, folder)
+
+
+def find_model_folder(path: str | Path) -> Path:
+    """Find the model of a run folder, or of the folder of a model itself.
+
+    Raises:
+        BundleError: There is none.
+    """
+    path = Path(path)
+    for folder in (path / "model", path):
+        if (folder / "finetune.json").is_file():
+            return folder
+    what = "does not exist" if not path.exists() else "holds no finetune.json, nor does its model/"
+    raise BundleError(
+        f"{path} is no saved model: it {what}", hint="name a run folder, or its model/ folder"
+    )
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Load a saved model from a run folder or from a model folder.
+
+    Raises:
+        BundleError: Files are missing or damaged, of a later format, or contradict each other.
+    """
+    folder = find_model_folder(path)
+    document = _read_json(folder / "finetune.json")
+    version = document.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{folder}/finetune.json has format {version!r}; finetune {__version__} reads "
+            f"{SCHEMA_VERSION}",
+            hint="install the version of finetune that wrote it",
+        )
+    try:
+        classes = tuple(str(name) for name in document["classes"])
+        preprocessing = Preprocessing.model_validate(document["preprocessing"])
+        head: Head = TypeAdapter(Head).validate_python(document["head"])
+    except (KeyError, TypeError, ValidationError) as error:
+        raise BundleError(f"{folder}/finetune.json is damaged: {_first_line(error)}") from error
+    _check_agreement(folder, classes, preprocessing)
+    network = _rebuild(folder, head, classes, preprocessing)
+    return Bundle(network.eval(), classes, preprocessing, document, folder)
+
+
+def _write(bundle: Bundle, folder: Path, head: Head) -> dict[str, Any]:
+    """Write the three files of a bundle; give the document."""
+    network = bundle.network.to("cpu")
+    reason = why_not_loadable(network.backbone)
+    if network.head is not None:
+        reason = f"the head is {head.kind}, which timm has no field for"
+    config = bundle.preprocessing.to_data_config()
+    class_names = bundle.classes if network.head is None else None
+    save_backbone(network.backbone, folder, class_names=class_names, config=config)
+    if network.head is not None:
+        save_file(_state(network), folder / "model.safetensors")
+    document = {
+        "schema_version": SCHEMA_VERSION,
+        "classes": list(bundle.classes),
+        "preprocessing": bundle.preprocessing.model_dump(mode="json"),
+        "head": head.model_dump(mode="json"),
+        "timm_loadable": reason is None,
+        "timm_not_loadable_reason": reason,
+        **bundle.document,
+    }
+    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+    (folder / "finetune.json").write_text(text + "\n", encoding="utf-8")
+    return document
+
+
+def _state(network: Network) -> dict[str, Any]:
+    """Give the tensors of a network as safetensors wants them: contiguous and apart."""
+    return {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
+
+
+def _rebuild(
+    folder: Path, head: Head, classes: tuple[str, ...], preprocessing: Preprocessing
+) -> Network:
+    """Build the network of a folder and load its weights, each tensor or none."""
+    plain = head.kind == "linear"
+    try:
+        backbone = create_backbone(f"local-dir:{folder}", pretrained=plain)
+    except BackboneError as error:
+        raise BundleError(
+            f"{folder} cannot be rebuilt: {error.message}",
+            hint="import the module that registers this architecture with timm first",
+        ) from error
+    if plain:
+        return Network(backbone)
+    input_size = preprocessing.input_size
+    network = build_network(backbone, head, num_classes=len(classes), input_size=input_size)
+    try:
+        network.load_state_dict(load_file(folder / "model.safetensors"))
+    except (RuntimeError, OSError, SafetensorError) as error:
+        raise BundleError(f"{folder}/model.safetensors does not fit: {_first_line(error)}") from error
+    return network
+
+
+def _check_agreement(
+    folder: Path, classes: tuple[str, ...], preprocessing: Preprocessing
+) -> None:
+    """Refuse a folder whose two documents contradict each other."""
+    config = _read_json(folder / "config.json")
+    theirs: Mapping[str, Any] = config.get("pretrained_cfg", {})
+    ours = preprocessing.to_data_config()
+    for name in _SHARED:
+        if name in theirs and _plain(theirs[name]) != _plain(ours[name]):
+            raise BundleError(
+                f"{folder}: config.json has {name} {theirs[name]}, finetune.json {ours[name]}",
+                hint="restore the files as they were saved",
+            )
+    names = config.get("label_names")
+    if names is not None and tuple(names) != classes:
+        raise BundleError(
+            f"{folder}: config.json and finetune.json name the classes differently",
+            hint="restore the files as they were saved",
+        )
+
+
+def _plain(value: Any) -> Any:
+    """Bring lists, tuples and numbers to one form for comparison."""
+    return [float(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read: {_first_line(error)}") from error
+    if not isinstance(document, dict):
+        raise BundleError(f"{path} is no JSON object")
+    return document
+
+
+def _first_line(error: Exception) -> str:
+    """The first line of a foreign message."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+

@@ -1,0 +1,182 @@
+"""Prediction: the one code that turns images into probabilities, for every face and every figure.
+
+fp32, whatever training used; an image that cannot be read has its reason, the others are
+predicted. Nothing here depends on batch size or on the number of workers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from finetune.data.decode import UnreadableImageError, decode, to_rgb_image
+from finetune.model.family import find_family
+from finetune.types import Outputs
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from finetune.model.bundle import Bundle
+    from finetune.types import Progress, Sample
+
+ImageLike: TypeAlias = "Path | Image | NDArray[np.uint8]"
+
+__all__ = ["ImageLike", "InferenceOptions", "predict", "predict_samples"]
+
+
+@dataclass(frozen=True, slots=True)
+class InferenceOptions:
+    """How prediction runs; none of it changes an answer by more than rounding.
+
+    Attributes:
+        device: A torch device string.
+        batch_size: Images at a time.
+        workers: Processes that decode; 0 decodes in this one.
+        max_pixels: Images with more pixels are not decoded.
+    """
+
+    device: str = "cpu"
+    batch_size: int = 32
+    workers: int = 0
+    max_pixels: int = 178_956_970
+
+
+def predict(
+    bundle: Bundle,
+    items: Sequence[ImageLike],
+    *,
+    names: Sequence[str] | None = None,
+    options: InferenceOptions | None = None,
+    progress: Progress | None = None,
+) -> Outputs:
+    """Predict images, in order.
+
+    Args:
+        bundle: The model.
+        items: Paths, Pillow images, or HWC uint8 RGB arrays.
+        names: A name for each; the path, or its position, where None.
+        options: How it runs.
+        progress: Called with images done and images in all.
+
+    Returns:
+        Outputs with labels of -1; a row of NaN and a reason for each item that cannot be read.
+    """
+    options = options or InferenceOptions()
+    names = names or [str(item) if isinstance(item, Path) else str(i) for i, item in enumerate(items)]
+    probs = np.full((len(items), len(bundle.classes)), np.nan, dtype=np.float32)
+    errors: dict[int, str] = {}
+    network = _ready(bundle, options.device)
+    done = 0
+    for positions, batch, reasons in _loader(bundle, items, options):
+        errors.update(reasons)
+        if positions:
+            probs[positions] = _probabilities(network, bundle, batch.to(options.device))
+        done += len(positions) + len(reasons)
+        if progress:
+            progress(done, len(items))
+    labels = np.full(len(items), -1, dtype=np.int64)
+    return Outputs(tuple(names), labels, probs, bundle.classes, errors)
+
+
+def predict_samples(
+    bundle: Bundle,
+    samples: Sequence[Sample],
+    *,
+    options: InferenceOptions | None = None,
+    progress: Progress | None = None,
+) -> Outputs:
+    """Predict labelled samples; classes are matched by name, an unknown one is -1."""
+    outputs = predict(
+        bundle,
+        [sample.path for sample in samples],
+        names=[sample.name for sample in samples],
+        options=options,
+        progress=progress,
+    )
+    position = {name: index for index, name in enumerate(bundle.classes)}
+    labels = np.array([position.get(str(s.label), -1) for s in samples], dtype=np.int64)
+    return Outputs(outputs.names, labels, outputs.probs, outputs.classes, outputs.errors)
+
+
+def measure_rate(bundle: Bundle, *, device: str, num_images: int = 8) -> float:
+    """Measure the network alone, in images per second, on blank images; for estimates of time."""
+    network = _ready(bundle, device)
+    blank = torch.zeros(num_images, *bundle.preprocessing.input_size, dtype=torch.uint8)
+    _probabilities(network, bundle, blank[:2].to(device))  # the first call sets things up
+    started = time.perf_counter()
+    _probabilities(network, bundle, blank.to(device))
+    return num_images / max(time.perf_counter() - started, 1e-6)
+
+
+class _Images(Dataset[tuple[int, torch.Tensor | None, str]]):
+    """Images by position: an input tensor, or the reason why there is none."""
+
+    def __init__(
+        self,
+        items: Sequence[ImageLike],
+        transform: Callable[[Image], torch.Tensor],
+        max_pixels: int,
+    ) -> None:
+        self.items = items
+        self.transform = transform
+        self.max_pixels = max_pixels
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, position: int) -> tuple[int, torch.Tensor | None, str]:
+        item = self.items[position]
+        try:
+            image = (
+                decode(item, max_pixels=self.max_pixels)
+                if isinstance(item, Path)
+                else to_rgb_image(item)
+            )
+        except UnreadableImageError as error:
+            return position, None, error.message
+        return position, self.transform(image), ""
+
+
+def _loader(bundle: Bundle, items: Sequence[ImageLike], options: InferenceOptions) -> Any:
+    """Load batches of (positions, uint8 images, reasons by position)."""
+    dataset = _Images(items, bundle.preprocessing.transform(), options.max_pixels)
+    return DataLoader(
+        dataset,
+        batch_size=options.batch_size,
+        num_workers=min(options.workers, len(items)),
+        collate_fn=_collate,
+    )
+
+
+def _collate(
+    rows: Sequence[tuple[int, torch.Tensor | None, str]],
+) -> tuple[list[int], torch.Tensor, dict[int, str]]:
+    """Part a batch into what can be predicted and what cannot."""
+    good = [(position, image) for position, image, _ in rows if image is not None]
+    reasons = {position: reason for position, image, reason in rows if image is None}
+    images = torch.stack([image for _, image in good]) if good else torch.empty(0)
+    return [position for position, _ in good], images, reasons
+
+
+def _ready(bundle: Bundle, device: str) -> torch.nn.Module:
+    """Bring the network to the device, in eval mode, in the layout its family is fast in."""
+    layout = torch.contiguous_format if find_family(bundle.network) == "vit" else torch.channels_last
+    return bundle.network.to(device=device, memory_format=layout).eval()  # type: ignore[call-overload,no-any-return]
+
+
+@torch.inference_mode()
+def _probabilities(
+    network: torch.nn.Module, bundle: Bundle, batch: torch.Tensor
+) -> NDArray[np.float32]:
+    """Compute probabilities (B, K) float32 of uint8 images (B, C, H, W)."""
+    logits = network(bundle.preprocessing.normalize(batch)).float()
+    probs: NDArray[np.float32] = logits.softmax(dim=1).cpu().numpy()
+    return probs

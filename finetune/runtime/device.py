@@ -1,0 +1,133 @@
+"""Where it runs: the device, whether bf16 pays there, and what else the machine offers.
+
+Torch is imported inside the functions: a recipe can be read without it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+
+from finetune.errors import DISTRIBUTION, FinetuneError
+from finetune.types import Choice, MachineFacts
+
+__all__ = [
+    "available_cpus",
+    "choose_device",
+    "describe_environment",
+    "machine_facts",
+    "peak_memory_mib",
+]
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "albumentations",
+    "accelerate",
+    "scikit-learn",
+    "numpy",
+    "pillow",
+)
+
+
+def machine_facts(device: str = "auto") -> MachineFacts:
+    """Say what the resolution of a recipe needs to know of this machine.
+
+    Raises:
+        FinetuneError: The device asked for is not there.
+    """
+    choice = choose_device(device)
+    return MachineFacts(
+        device=choice.value,
+        device_reason=choice.reason,
+        has_fast_bf16=_has_fast_bf16(choice.value),
+        num_cpus=available_cpus(),
+    )
+
+
+def choose_device(wanted: str = "auto") -> Choice[str]:
+    """Choose a device: the first CUDA one, else Apple's, else the CPU; or check the one wanted.
+
+    Raises:
+        FinetuneError: The device asked for is not there.
+    """
+    import torch
+
+    num_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    has_mps = torch.backends.mps.is_available()
+    if wanted == "auto":
+        if num_cuda:
+            return Choice("cuda:0", f"auto: {torch.cuda.get_device_name(0)} is there")
+        if has_mps:
+            return Choice("mps", "auto: Apple's GPU is there")
+        return Choice("cpu", "auto: no GPU that torch can use is there")
+    index = int(wanted.partition(":")[2] or 0)
+    if (wanted.startswith("cuda") and index >= num_cuda) or (wanted == "mps" and not has_mps):
+        there = [f"cuda:{i}" for i in range(num_cuda)] + ["mps"] * has_mps + ["cpu"]
+        raise FinetuneError(
+            f"device {wanted} is not there; torch {torch.__version__} sees {', '.join(there)}",
+            hint="use --device auto",
+        )
+    return Choice(f"cuda:{index}" if wanted.startswith("cuda") else wanted, "as asked for")
+
+
+def available_cpus() -> int:
+    """Count the cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def describe_environment(machine: MachineFacts, *, seed: int) -> dict[str, object]:
+    """Describe versions, hardware and seed: the content of `environment.json`."""
+    import torch
+
+    cuda_name = torch.cuda.get_device_name(machine.device) if "cuda" in machine.device else None
+    return {
+        "schema_version": 1,
+        "versions": {
+            DISTRIBUTION: _version(DISTRIBUTION),
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _PACKAGES},
+        },
+        "hardware": {
+            "platform": platform.platform(),
+            "machine": platform.machine(),
+            "num_cpus": machine.num_cpus,
+            "num_threads": torch.get_num_threads(),
+            "gpu": cuda_name,
+        },
+        "device": machine.device,
+        "device_reason": machine.device_reason,
+        "seed": seed,
+    }
+
+
+def peak_memory_mib() -> int:
+    """Give the largest resident memory of this process so far, in MiB; 0 where unknown."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak // (1024 * 1024 if sys.platform == "darwin" else 1024))
+
+
+def _has_fast_bf16(device: str) -> bool:
+    """Whether bf16 matrix units are known to pay: on CUDA from Ampere on."""
+    import torch
+
+    if not device.startswith("cuda"):
+        return False
+    return torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
+
+
+def _version(name: str) -> str | None:
+    """The installed version of a distribution, None where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,116 @@
+"""The run folder: where a run writes; nothing in it is overwritten by accident.
+
+`claim` finds or makes the folder; the names of the files that more than one floor needs stand here.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.errors import FinetuneError
+from finetune.runtime.files import make_folder, write_text
+
+__all__ = ["RunFolder", "claim", "next_run_path"]
+
+_MARKS = ("recipe.yaml", "events.jsonl")  # a folder that holds one of these was made by a run
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The folder of one run.
+
+    Attributes:
+        path: Where it stands.
+    """
+
+    path: Path
+
+    @property
+    def model(self) -> Path:
+        """Folder of the saved model."""
+        return self.path / "model"
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file whole or not at all."""
+        write_text(self.path / name, text)
+
+    def write_json(self, name: str, document: Mapping[str, object]) -> None:
+        """Write a JSON file whole or not at all; NaN is refused."""
+        text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
+        self.write_text(name, text + "\n")
+
+    def append_event(self, row: Mapping[str, object]) -> None:
+        """Append one JSON object as one line to `events.jsonl`."""
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+        with (self.path / "events.jsonl").open("a", encoding="utf-8", newline="\n") as stream:
+            stream.write(line)
+
+    def contents(self) -> tuple[str, ...]:
+        """Name what stands in the folder now, sorted; folders end in a slash."""
+        entries: Iterable[Path] = sorted(self.path.iterdir()) if self.path.is_dir() else ()
+        return tuple(entry.name + "/" * entry.is_dir() for entry in entries)
+
+
+def next_run_path(data: str | Path, backbone: str, *, root: Path = Path("runs")) -> Path:
+    """Give `runs/<data>-<backbone>-<NNN>` with the first number that is free.
+
+    Args:
+        data: Path of the data; its last part without ending goes into the name.
+        backbone: Name of the backbone; a source before `:` and folders are dropped.
+        root: Folder of all runs.
+    """
+    stem = f"{_slug(Path(data).resolve().stem)}-{_slug(_backbone_stem(backbone))}"
+    taken = {path.name for path in root.glob("*")} if root.is_dir() else set()
+    number = 1
+    while f"{stem}-{number:03d}" in taken:
+        number += 1
+    return root / f"{stem}-{number:03d}"
+
+
+def claim(path: Path, *, overwrite: bool = False) -> RunFolder:
+    """Make the folder of a run, empty.
+
+    Raises:
+        FinetuneError: It exists and is not empty, or it cannot be written.
+    """
+    if path.is_file():
+        raise FinetuneError(f"{path} is a file, not a folder", hint="choose another --out")
+    contents = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    if contents and not overwrite:
+        raise FinetuneError(
+            f"{path} exists and is not empty; a run folder is never overwritten unasked",
+            hint="choose another --out, or add --overwrite",
+        )
+    if contents:
+        _clear(path, contents)
+    make_folder(path)
+    write_text(path / ".claimed", "")  # shows now, not after an hour, that it can be written
+    (path / ".claimed").unlink(missing_ok=True)
+    return RunFolder(path)
+
+
+def _clear(path: Path, contents: Sequence[str]) -> None:
+    """Empty the folder of an earlier run; refuse one that no run made."""
+    if not any(mark in contents for mark in _MARKS):
+        raise FinetuneError(
+            f"{path} holds files but no run; it is left as it is so that nothing is lost",
+            hint="choose another --out",
+        )
+    for entry in path.iterdir():
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _backbone_stem(backbone: str) -> str:
+    """Drop the source and the folders: `local-dir:weights/x` → `x`."""
+    return backbone.rpartition(":")[2].rstrip("/").rpartition("/")[2]
+
+
+def _slug(name: str) -> str:
+    """Keep letters, digits, dot, dash and underscore, of any script."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._") or "data"
