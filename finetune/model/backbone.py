@@ -24,6 +24,7 @@ register_missing_ops()
 import timm  # noqa: E402
 from timm.data import resolve_model_data_config  # noqa: E402
 from timm.models import (  # noqa: E402
+    get_arch_pretrained_cfgs,
     is_model,
     list_models,
     list_pretrained,
@@ -40,10 +41,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "build_on_meta",
     "canonical_name",
     "create_backbone",
     "group_names",
+    "list_architectures",
     "preprocessing_of",
+    "pretrained_configs",
     "save_backbone",
     "train_size",
     "why_not_loadable",
@@ -163,6 +167,30 @@ def why_not_loadable(model: nn.Module) -> str | None:
     if not home.startswith("timm."):
         return f"architecture {architecture!r} is registered by module {home}, not by timm"
     return None
+
+
+def list_architectures() -> tuple[str, ...]:
+    """Name every architecture that timm knows, in its order."""
+    return tuple(list_models())
+
+
+def build_on_meta(name: str) -> nn.Module:
+    """Build an architecture without memory for its tensors; for counting, not for computing."""
+    import torch
+
+    with torch.device("meta"):
+        model: nn.Module = timm.create_model(name, pretrained=False)
+    return model
+
+
+def pretrained_configs(architecture: str) -> dict[str, dict[str, Any]]:
+    """Give timm's configuration of each of an architecture's weights by tag, the default first."""
+    configs = get_arch_pretrained_cfgs(architecture)
+    return {
+        name.partition(".")[2]: config.to_dict()
+        for name, config in configs.items()
+        if config.has_weights
+    }
 
 
 def _check_name(name: str) -> None:
@@ -291,4 +319,3 @@ def _classifier_prefixes(model: nn.Module) -> list[str]:
 def _first_line(error: Exception) -> str:
     """The first line of a foreign message."""
     return (str(error) or type(error).__name__).splitlines()[0]
-

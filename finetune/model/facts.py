@@ -13,13 +13,18 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+from finetune.runtime.files import write_text
 
 __all__ = [
     "ArchitectureFacts",
     "PretrainedTag",
     "cached_repositories",
     "cached_tags",
+    "describe_architecture",
     "format_facts",
     "load_facts",
     "write_facts",
@@ -102,21 +107,37 @@ def cached_repositories(folder: Path | None = None) -> frozenset[str]:
 def format_facts(table: Iterable[ArchitectureFacts], *, timm_version: str) -> str:
     """Write the table as JSON, one architecture a line, so that a change can be reviewed."""
     lines = ",\n".join(json.dumps(_write_row(facts), separators=(",", ":")) for facts in table)
-    return (
-        f'{{"schema_version": 1, "timm_version": "{timm_version}", "architectures": [\n{lines}\n]}}\n'
+    head = f'{{"schema_version": 1, "timm_version": "{timm_version}", "architectures": ['
+    return f"{head}\n{lines}\n]}}\n"
+
+
+def describe_architecture(name: str) -> ArchitectureFacts:
+    """Build an architecture on the meta device and say what the table holds of it."""
+    from finetune.model.backbone import build_on_meta, pretrained_configs
+
+    model: Any = build_on_meta(name)
+    channels, height, width = model.pretrained_cfg["input_size"]
+    return ArchitectureFacts(
+        name=name,
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        input_size=(channels, height, width),
+        tags=tuple(
+            PretrainedTag(tag, config.get("license"), config.get("hf_hub_id"))
+            for tag, config in pretrained_configs(name).items()
+        ),
     )
 
 
 def write_facts(path: Path = _FILE) -> int:
-    """Build every architecture on the meta device and write the table; takes minutes.
+    """Describe every architecture and write the table; takes minutes.
 
     Returns:
         How many architectures it holds.
     """
-    from finetune.model.backbone import describe_architecture, list_architectures, timm_version
+    from finetune.model.backbone import list_architectures
 
     table = [describe_architecture(name) for name in list_architectures()]
-    path.write_text(format_facts(table, timm_version=timm_version()), encoding="utf-8")
+    write_text(path, format_facts(table, timm_version=metadata.version("timm")))
     return len(table)
 
 
@@ -130,9 +151,7 @@ def _read_row(
         num_parameters,
         (channels, height, width),
         tuple(
-            PretrainedTag(
-                str(tag), licence, (place[0] or None) if place else f"timm/{name}.{tag}"
-            )
+            PretrainedTag(str(tag), licence, (place[0] or None) if place else f"timm/{name}.{tag}")
             for tag, licence, *place in tags
         ),
     )
