@@ -1,0 +1,1 @@
+"""Figures of a network's outputs, with what is known of their uncertainty."""

@@ -1,0 +1,159 @@
+"""95 % intervals: Wilson's for proportions and F1, the bootstrap's for averages over classes.
+
+Wilson's interval needs no draws and holds its level with few images and at 0 and 1; it serves
+accuracy, precision and recall. F1 of one class is a function of a proportion and has it too. An
+average over classes is none, so it is resampled.
+"""
+
+from statistics import NormalDist
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from finetune.components.metrics import Metric
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Interval", "bootstrap", "f1_interval", "macro_f1_interval", "wilson"]
+
+Interval: TypeAlias = tuple[float, float]
+
+NUM_RESAMPLES = 1_000  # the ends of a 95 % interval then rest on 25 resamples each
+
+
+def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
+    """Give Wilson's score interval of a proportion (Wilson 1927).
+
+    Its ends are the p with |successes / n - p| = z sqrt(p (1 - p) / n): every proportion that a
+    score test at this level does not reject.
+
+    Args:
+        successes: From 0 to `n`.
+        n: Number of trials, at least 1.
+        level: Share of such intervals that shall hold the truth, in (0, 1).
+
+    Returns:
+        Lower and upper end, in [0, 1].
+
+    Raises:
+        ValueError: `n` is 0: the proportion is undefined.
+
+    Example:
+        >>> low, high = wilson(9, 10)
+        >>> f"{low:.3f} {high:.3f}"
+        '0.596 0.982'
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"a proportion needs 0 <= successes <= n and n >= 1, not {successes}/{n}")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    share = successes / n
+    centre = share + z**2 / (2 * n)
+    half_width = z * (share * (1 - share) / n + z**2 / (4 * n**2)) ** 0.5
+    scale = 1 + z**2 / n
+    low = 0.0 if successes == 0 else (centre - half_width) / scale  # exact: 0 - 0 leaves 1e-19
+    high = 1.0 if successes == n else (centre + half_width) / scale
+    return low, high
+
+
+def f1_interval(hits: int, union: int, *, level: float = 0.95) -> Interval:
+    """Give the interval of one class' F1 from Wilson's.
+
+    Of the images that are of a class or are taken for it, the share J for which both hold is a
+    proportion, and F1 = 2 J / (1 + J) rises with it, so the ends of J's interval become those of
+    F1's. (negative) The bootstrap was tried first and left: with few images and few errors most of
+    its intervals miss the truth, as no resample holds an error that the sample does not have;
+    `tests/unit/evaluate/test_intervals.py` shows both.
+
+    Args:
+        hits: Images of the class that are taken for it.
+        union: Images that are of the class or are taken for it, at least 1.
+        level: Share of such intervals that shall hold the truth, in (0, 1).
+
+    Returns:
+        Lower and upper end, in [0, 1].
+    """
+    low, high = wilson(hits, union, level=level)
+    return 2 * low / (1 + low), 2 * high / (1 + high)
+
+
+def macro_f1_interval(
+    confusion: "NDArray[np.int64]",
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval | None:
+    """Give the stratified bootstrap's percentile interval of macro F1.
+
+    Resampling the images of one true class and counting what they are taken for is drawing its
+    row of the confusion matrix from a multinomial distribution. So no image is touched: the cost
+    is that of `num_resamples` draws for each cell that is not empty.
+
+    Args:
+        confusion: (K, K) counts, rows true, columns predicted.
+        num_resamples: Number of resamples.
+        level: Share of such intervals that shall hold the truth, in (0, 1).
+        seed: Seed of this function's own generator; the same seed gives the same interval.
+
+    Returns:
+        Lower and upper end, in [0, 1]; None where every image is right or there is none: the
+        resamples would all be equal, and an interval of width 0 would say what nobody knows.
+    """
+    support = confusion.sum(axis=1)  # (K,)
+    if confusion.trace() == support.sum():
+        return None
+    generator = np.random.default_rng(seed)
+    hits = np.zeros((num_resamples, len(confusion)))  # (resamples, K)
+    taken = np.zeros_like(hits)
+    for true in np.flatnonzero(support):
+        columns = np.flatnonzero(confusion[true])
+        shares = confusion[true, columns] / support[true]
+        draws = generator.multinomial(support[true], shares, size=num_resamples)
+        taken[:, columns] += draws
+        hits[:, true] = draws[:, columns == true].sum(axis=1)
+    occurs = (support > 0) | (taken > 0)  # the classes that macro F1 runs over: see METRICS
+    f1 = 2 * hits / np.where(occurs, support + taken, 1)
+    return _percentiles(f1.sum(axis=1) / occurs.sum(axis=1), level)
+
+
+def bootstrap(
+    metric: Metric,
+    probs: "NDArray[np.floating]",
+    labels: "NDArray[np.integer]",
+    *,
+    num_resamples: int = NUM_RESAMPLES,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval | None:
+    """Give the stratified bootstrap's percentile interval of any metric.
+
+    Every resample draws the images of each class with replacement, as many as the class has, so
+    that no class vanishes. It calls the metric `num_resamples` times.
+
+    Args:
+        metric: A function as in `METRICS`.
+        probs: (N, K), rows sum to 1.
+        labels: (N,) indices of columns.
+        num_resamples: Number of resamples.
+        level: Share of such intervals that shall hold the truth, in (0, 1).
+        seed: Seed of this function's own generator; the same seed gives the same interval.
+
+    Returns:
+        Lower and upper end; None where the metric is undefined on the sample or a resample.
+    """
+    if np.isnan(metric(probs, labels)):
+        return None
+    generator = np.random.default_rng(seed)
+    strata = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    values = np.empty(num_resamples)
+    for turn in range(num_resamples):
+        drawn = np.concatenate([generator.choice(stratum, len(stratum)) for stratum in strata])
+        values[turn] = metric(probs[drawn], labels[drawn])
+    return None if np.isnan(values).any() else _percentiles(values, level)
+
+
+def _percentiles(values: "NDArray[np.float64]", level: float) -> Interval:
+    """Cut the same share off both tails."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
