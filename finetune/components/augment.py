@@ -7,28 +7,26 @@ Randomness is a function of the seed passed with each image, whatever the proces
 Evaluation never passes here: it is `finetune.components.preprocess`.
 """
 
-import copy
 import inspect
-import random
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+import os
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_serializer, field_validator
 
-from finetune.components.preprocess import InputSpec, Preprocessing
+from finetune.components.pipelines import (
+    AugmentFunction,
+    EvaluationGeometry,
+    NamedPipeline,
+    PythonPipeline,
+)
+from finetune.components.preprocess import InputSpec
 from finetune.components.section import Section
-from finetune.errors import DataError, Problem, RecipeError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Pixels = NDArray[np.uint8]
+from finetune.components.steps import make_steps, refusals
+from finetune.errors import Problem, RecipeError
 
 __all__ = [
     "AlbumentationsAugment",
     "Augment",
-    "AugmentFunction",
     "LightAugment",
     "NoAugment",
     "PythonAugment",
@@ -38,13 +36,8 @@ __all__ = [
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 
-
-class AugmentFunction(Protocol):
-    """What `build` gives: HWC uint8 RGB of any size → HWC uint8 RGB of the input's size."""
-
-    def __call__(self, image: "Pixels", *, seed: int) -> "Pixels":
-        """Change one image; the same seed gives the same pixels."""
-        ...
+# OpenCV's flags by the names that the weights use; area replaces them where an image shrinks.
+_ENLARGE = {"nearest": "INTER_NEAREST", "bicubic": "INTER_CUBIC", "lanczos": "INTER_LANCZOS4"}
 
 
 class NoAugment(Section):
@@ -57,7 +50,7 @@ class NoAugment(Section):
 
     def build(self, spec: InputSpec) -> AugmentFunction:
         """Build the geometry of evaluation."""
-        return _Geometry(spec)
+        return EvaluationGeometry(spec)
 
 
 class _Preset(Section):
@@ -81,7 +74,45 @@ class _Preset(Section):
 
     def build(self, spec: InputSpec) -> AugmentFunction:
         """Build the crop and what follows it."""
-        raise NotImplementedError
+        return NamedPipeline(self, spec, keeps_shape=True)
+
+    def compose(self, spec: InputSpec) -> Any:
+        """Give the `albumentations.Compose` of this preset."""
+        A = _albumentations()
+        import cv2
+
+        shape = spec.width / spec.height
+        change = (max(0.0, 1 - self.colour), 1 + self.colour)
+        steps = [
+            A.RandomResizedCrop(
+                size=(spec.height, spec.width),
+                scale=(self.min_scale, 1.0),
+                ratio=(3 / 4 * shape, 4 / 3 * shape),  # 1409.4842, as torchvision and timm have it
+                interpolation=getattr(cv2, _ENLARGE.get(spec.interpolation, "INTER_LINEAR")),
+                area_for_downscale="image",
+            ),
+            A.HorizontalFlip(p=self.horizontal_flip),
+            A.VerticalFlip(p=self.vertical_flip),
+            A.Rotate(
+                limit=(-self.rotate_degrees, self.rotate_degrees),
+                border_mode=cv2.BORDER_REFLECT_101,
+                p=0.5 if self.rotate_degrees else 0.0,
+            ),
+            A.ColorJitter(
+                brightness=change,
+                contrast=change,
+                saturation=change,
+                hue=(0.0, 0.0),  # a hue tells classes of flowers and fruit apart
+                p=0.8 if self.colour else 0.0,  # 2002.05709
+            ),
+            A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 1.5), p=self.blur),
+            A.Erasing(scale=(0.02, 0.25), ratio=(0.3, 3.3), fill=spec.fill, p=self.erase),
+        ]
+        return A.Compose([step for step in steps if step.p > 0])
+
+    def failures(self) -> tuple[type[Exception], ...]:
+        """Name no error: a preset takes every image."""
+        return ()
 
 
 class LightAugment(_Preset):
@@ -116,7 +147,9 @@ def _step(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise ValueError("a transform is its name, or a mapping with `name` and its arguments")
     plain = {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(plain.get("transforms"), list):
+    if "transforms" in plain:
+        if not isinstance(plain["transforms"], list):
+            raise ValueError("`transforms` of a composition is a list")
         plain["transforms"] = [_step(item) for item in plain["transforms"]]
     return plain
 
@@ -149,7 +182,7 @@ class AlbumentationsAugment(Section):
         Raises:
             RecipeError: All of them, by path (`augment.transforms.0`).
         """
-        raise NotImplementedError
+        self._steps()
 
     def build(self, spec: InputSpec) -> AugmentFunction:
         """Build the pipeline.
@@ -157,7 +190,27 @@ class AlbumentationsAugment(Section):
         Raises:
             RecipeError: As `check` does.
         """
-        raise NotImplementedError
+        return NamedPipeline(self, spec, keeps_shape=False)
+
+    def compose(self, spec: InputSpec) -> Any:
+        """Give the `albumentations.Compose` of the steps."""
+        return _albumentations().Compose(self._steps())
+
+    def failures(self) -> tuple[type[Exception], ...]:
+        """Name what albumentations and OpenCV raise on an image that a step cannot take."""
+        import cv2
+        from albumentations.augmentations.crops.transforms import CropSizeError
+
+        return (ArithmeticError, LookupError, TypeError, ValueError, CropSizeError, cv2.error)
+
+    def _steps(self) -> list[Any]:
+        """Make the transforms, or raise all problems at once."""
+        problems: list[Problem] = []
+        library = _albumentations()
+        steps = make_steps(self.transforms, "augment.transforms", problems, library=library)
+        if problems:
+            raise RecipeError(problems)
+        return steps
 
 
 class PythonAugment(Section):
@@ -191,7 +244,9 @@ class PythonAugment(Section):
         Raises:
             RecipeError: It normalises or makes tensors.
         """
-        raise NotImplementedError
+        found = refusals(self.function)
+        if found:
+            raise RecipeError([Problem("augment", message) for message in found])
 
     def build(self, spec: InputSpec) -> AugmentFunction:
         """Build the function.
@@ -199,27 +254,25 @@ class PythonAugment(Section):
         Raises:
             RecipeError: As `check` does.
         """
-        raise NotImplementedError
+        self.check()
+        if hasattr(self.function, "build"):
+            built: AugmentFunction = self.function.build(spec)
+            return built
+        return PythonPipeline(self.function, spec)
 
 
-class _Geometry:
-    """The geometry of evaluation as an augmentation."""
-
-    def __init__(self, spec: InputSpec) -> None:
-        red, green, blue = (value / 255 for value in spec.fill)
-        self._transform = Preprocessing(
-            input_size=(3, spec.height, spec.width),
-            mean=(red, green, blue),
-            interpolation=spec.interpolation,
-            crop_mode=spec.crop_mode,
-            crop_pct=spec.crop_pct,
-        ).transform()
-
-    def __call__(self, image: "Pixels", *, seed: int = 0) -> "Pixels":
-        from PIL import Image
-
-        pixels: Pixels = self._transform(Image.fromarray(image)).permute(1, 2, 0).numpy()
-        return pixels
+def _albumentations() -> Any:
+    """Import albumentations without its look for updates on the network."""
+    name = "NO_ALBUMENTATIONS_UPDATE"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        import albumentations
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
+    return albumentations
 
 
 def _expand(value: Any) -> Any:

@@ -24,6 +24,8 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lan
 CropMode = Literal["center", "border", "squash"]
 Pixels = Annotated[int, Field(ge=1, le=16_384)]
 
+# Pillow's own line between a large picture and a suspicious one; 256 MiB as RGB.
+_MOST_RESIZED_PIXELS = 89_478_485
 _CROP_MODES: dict[str, CropMode] = {"crop": "center", "pad": "border", "squash": "squash"}
 
 
@@ -132,15 +134,16 @@ class Preprocessing(Section):
         """Build timm's evaluation transform up to, and without, normalisation.
 
         Returns:
-            A callable: RGB Pillow image of any size → (3, H, W) uint8 tensor.
+            A callable: RGB Pillow image of any size → (3, H, W) uint8 tensor. Images so long that
+            timm's transform would fail on them or fill the memory are cut or shrunk beforehand.
         """
         from finetune.torchvision_ops import register_missing_ops
 
         register_missing_ops()
         from timm.data import create_transform
 
-        build: Callable[..., Callable[[Image], torch.Tensor]] = create_transform
-        return build(**self.to_data_config(), is_training=False, normalize=False)
+        inner = create_transform(**self.to_data_config(), is_training=False, normalize=False)
+        return _Geometry(self, inner)
 
     def normalize(self, batch: "torch.Tensor") -> "torch.Tensor":
         """Scale to [0, 1], subtract the mean, divide by the standard deviation, on the device.
@@ -166,13 +169,42 @@ class Preprocessing(Section):
             height: Of the decoded image, in pixels.
         """
         _, input_height, input_width = self.input_size
-        box_height = math.floor(input_height / self.crop_pct)
-        box_width = math.floor(input_width / self.crop_pct)
-        ratio_h, ratio_w = height / box_height, width / box_width
-        if self.crop_mode == "squash":
-            new_height, new_width = float(box_height), float(box_width)
-        else:
-            ratio = max(ratio_h, ratio_w) if self.crop_mode == "border" else min(ratio_h, ratio_w)
-            new_height, new_width = height / ratio, width / ratio
+        new_width, new_height = self.resized(width, height)
         kept = min(1.0, input_height / new_height) * min(1.0, input_width / new_width)
         return 1.0 - kept
+
+    def resized(self, width: int, height: int) -> tuple[float, float]:
+        """Tell the width and height, in pixels and unrounded, that an image has before the crop."""
+        box_height, box_width = (math.floor(side / self.crop_pct) for side in self.input_size[1:])
+        if self.crop_mode == "squash":
+            return float(box_width), float(box_height)
+        choose = max if self.crop_mode == "border" else min
+        ratio = choose(width / box_width, height / box_height)
+        return width / ratio, height / ratio
+
+
+class _Geometry:
+    """timm's transform, behind a guard against images that are nearly lines."""
+
+    def __init__(
+        self, preprocessing: Preprocessing, inner: "Callable[[Image], torch.Tensor]"
+    ) -> None:
+        self._preprocessing = preprocessing
+        self._inner = inner
+
+    def __call__(self, image: "Image") -> "torch.Tensor":
+        return self._inner(self._tamed(image))
+
+    def _tamed(self, image: "Image") -> "Image":
+        """Give the image itself, but for a line: its middle, or at least one pixel of its width."""
+        new_width, new_height = self._preprocessing.resized(*image.size)
+        if min(new_width, new_height) <= 0.5:  # timm would round it to no pixel and fail
+            return image.resize((max(1, round(new_width)), max(1, round(new_height))))
+        if new_width * new_height <= _MOST_RESIZED_PIXELS:
+            return image
+        scale = image.width / new_width
+        _, input_height, input_width = self._preprocessing.input_size
+        keep_width = min(image.width, math.ceil(4 * input_width * scale))
+        keep_height = min(image.height, math.ceil(4 * input_height * scale))
+        left, top = (image.width - keep_width) // 2, (image.height - keep_height) // 2
+        return image.crop((left, top, left + keep_width, top + keep_height))
