@@ -117,13 +117,13 @@ class BackboneFacts:
         family: `conv` (with batch norm), `convnext` (with layer norm), `vit` or `hybrid`.
         has_batch_norm: Whether any module is a batch normalisation.
         num_depths: Number of coarse groups, the head not counted.
-        input_size_px: Side of the square input.
+        crop_mode: How the weights' evaluation fits an image: `center`, `border` or `squash`.
     """
 
     family: Literal["conv", "convnext", "vit", "hybrid"]
     has_batch_norm: bool
     num_depths: int
-    input_size_px: int
+    crop_mode: Literal["center", "border", "squash"] = "center"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ one effect an import of this package has.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from finetune.components.preprocess import Preprocessing
+from finetune.components.preprocess import InputSpec, Preprocessing
 from finetune.errors import BackboneError, join_names, nearest
 from finetune.torchvision_ops import register_missing_ops
 
@@ -49,7 +50,7 @@ __all__ = [
     "preprocessing_of",
     "pretrained_configs",
     "save_backbone",
-    "train_size",
+    "train_spec",
     "why_not_loadable",
 ]
 
@@ -116,11 +117,11 @@ def preprocessing_of(model: nn.Module) -> Preprocessing:
         ) from error
 
 
-def train_size(model: nn.Module) -> tuple[int, int]:
-    """Give height and width in pixels that the weights were trained at."""
+def train_spec(model: nn.Module, preprocessing: Preprocessing) -> InputSpec:
+    """Say what a training image must be: as evaluation, at the size the weights trained at."""
     config: dict[str, Any] = resolve_model_data_config(model, use_test_size=False)
     _, height, width = config["input_size"]
-    return int(height), int(width)
+    return replace(preprocessing.spec, height=int(height), width=int(width))
 
 
 def group_names(model: nn.Module, *, coarse: bool) -> dict[str, int] | None:

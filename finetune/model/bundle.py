@@ -5,7 +5,7 @@
     model/finetune.json       ours: classes, rules, versions, fingerprint of the data, the recipe
 
 `timm.create_model("local-dir:RUN/model", pretrained=True)` gives the same logits without this
-package. Where timm alone cannot rebuild the network, `finetune.json` says `"timm_loadable": false`
+package. Where timm alone cannot rebuild the network, `finetune.json` says so in `timm_loadable`,
 with the reason, and is what rebuilds it. For shared fields `config.json` is the truth; where the two
 disagree loading is refused. Nothing is pickled.
 """
@@ -106,8 +106,12 @@ def find_model_folder(path: str | Path) -> Path:
     )
 
 
-def load_bundle(path: str | Path) -> Bundle:
+def load_bundle(path: str | Path, *, head: Head | None = None) -> Bundle:
     """Load a saved model from a run folder or from a model folder.
+
+    Args:
+        path: A run folder, or the folder of a model.
+        head: The head where it was a Python object, which no file can name; else None.
 
     Raises:
         BundleError: Files are missing or damaged, of a later format, or contradict each other.
@@ -124,7 +128,7 @@ def load_bundle(path: str | Path) -> Bundle:
     try:
         classes = tuple(str(name) for name in document["classes"])
         preprocessing = Preprocessing.model_validate(document["preprocessing"])
-        head: Head = TypeAdapter(Head).validate_python(document["head"])
+        head = head or TypeAdapter(Head).validate_python(document["head"])
     except (KeyError, TypeError, ValidationError) as error:
         raise BundleError(f"{folder}/finetune.json is damaged: {_first_line(error)}") from error
     _check_agreement(folder, classes, preprocessing)
@@ -181,13 +185,13 @@ def _rebuild(
     try:
         network.load_state_dict(load_file(folder / "model.safetensors"))
     except (RuntimeError, OSError, SafetensorError) as error:
-        raise BundleError(f"{folder}/model.safetensors does not fit: {_first_line(error)}") from error
+        raise BundleError(
+            f"{folder}/model.safetensors does not fit: {_first_line(error)}"
+        ) from error
     return network
 
 
-def _check_agreement(
-    folder: Path, classes: tuple[str, ...], preprocessing: Preprocessing
-) -> None:
+def _check_agreement(folder: Path, classes: tuple[str, ...], preprocessing: Preprocessing) -> None:
     """Refuse a folder whose two documents contradict each other."""
     config = _read_json(folder / "config.json")
     theirs: Mapping[str, Any] = config.get("pretrained_cfg", {})
@@ -225,4 +229,3 @@ def _read_json(path: Path) -> dict[str, Any]:
 def _first_line(error: Exception) -> str:
     """The first line of a foreign message."""
     return (str(error) or type(error).__name__).splitlines()[0]
-

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -125,5 +124,3 @@ def _by_children(backbone: nn.Module) -> dict[str, int]:
             number += bool(names)
     own = {name: 0 for name, _ in backbone.named_parameters(recurse=False)}
     return own | groups
-
-

@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import nn
 
+from finetune.components.preprocess import Preprocessing
 from finetune.model.depth import describe_parameters, is_batch_norm, num_depths
 from finetune.model.network import Network
 from finetune.types import BackboneFacts
@@ -20,13 +21,13 @@ Family = Literal["conv", "convnext", "vit", "hybrid"]
 _FEW_CONVOLUTIONS = 4  # a patch embedding, or a short stem, beside attention or token mixing
 
 
-def describe_backbone(network: Network, *, input_size_px: int) -> BackboneFacts:
+def describe_backbone(network: Network, preprocessing: Preprocessing) -> BackboneFacts:
     """Say what the resolution of a recipe needs to know of a network."""
     return BackboneFacts(
         family=find_family(network),
         has_batch_norm=any(is_batch_norm(module) for module in network.modules()),
         num_depths=num_depths(describe_parameters(network)),
-        input_size_px=input_size_px,
+        crop_mode=preprocessing.crop_mode,
     )
 
 

@@ -70,7 +70,9 @@ def predict(
         Outputs with labels of -1; a row of NaN and a reason for each item that cannot be read.
     """
     options = options or InferenceOptions()
-    names = names or [str(item) if isinstance(item, Path) else str(i) for i, item in enumerate(items)]
+    names = names or [
+        str(item) if isinstance(item, Path) else str(i) for i, item in enumerate(items)
+    ]
     probs = np.full((len(items), len(bundle.classes)), np.nan, dtype=np.float32)
     errors: dict[int, str] = {}
     network = _ready(bundle, options.device)
@@ -168,7 +170,9 @@ def _collate(
 
 def _ready(bundle: Bundle, device: str) -> torch.nn.Module:
     """Bring the network to the device, in eval mode, in the layout its family is fast in."""
-    layout = torch.contiguous_format if find_family(bundle.network) == "vit" else torch.channels_last
+    layout = (
+        torch.contiguous_format if find_family(bundle.network) == "vit" else torch.channels_last
+    )
     return bundle.network.to(device=device, memory_format=layout).eval()  # type: ignore[call-overload,no-any-return]
 
 

@@ -120,8 +120,7 @@ def _feature_width(backbone: nn.Module, input_size: tuple[int, int, int]) -> int
 
 
 def _is_linear(module: nn.Module) -> bool:
-    """Whether a classifier is one linear layer, written as Linear or as a 1×1 convolution."""
+    """Whether a classifier is one linear layer, written as Linear or as a 1 by 1 convolution."""
     if isinstance(module, nn.Conv2d):
         return module.kernel_size == (1, 1) and module.groups == 1 and module.bias is not None
     return type(module) is nn.Linear and module.bias is not None
-

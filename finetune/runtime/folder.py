@@ -1,19 +1,20 @@
 """The run folder: where a run writes; nothing in it is overwritten by accident.
 
-`claim` finds or makes the folder; the names of the files that more than one floor needs stand here.
+`claim` makes it; `check_free` finds out beforehand whether it may.
 """
 
 import json
+import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import FinetuneError
 from finetune.runtime.files import make_folder, write_text
 
-__all__ = ["RunFolder", "claim", "next_run_path"]
+__all__ = ["RunFolder", "check_free", "claim", "next_run_path"]
 
 _MARKS = ("recipe.yaml", "events.jsonl")  # a folder that holds one of these was made by a run
 
@@ -70,35 +71,45 @@ def next_run_path(data: str | Path, backbone: str, *, root: Path = Path("runs"))
     return root / f"{stem}-{number:03d}"
 
 
-def claim(path: Path, *, overwrite: bool = False) -> RunFolder:
-    """Make the folder of a run, empty.
+def check_free(path: Path, *, overwrite: bool = False) -> None:
+    """Check, without writing, that a run may use a folder: now, not after an hour.
 
     Raises:
         FinetuneError: It exists and is not empty, or it cannot be written.
     """
     if path.is_file():
         raise FinetuneError(f"{path} is a file, not a folder", hint="choose another --out")
-    contents = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    contents = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
     if contents and not overwrite:
         raise FinetuneError(
             f"{path} exists and is not empty; a run folder is never overwritten unasked",
             hint="choose another --out, or add --overwrite",
         )
-    if contents:
-        _clear(path, contents)
-    make_folder(path)
-    write_text(path / ".claimed", "")  # shows now, not after an hour, that it can be written
-    (path / ".claimed").unlink(missing_ok=True)
-    return RunFolder(path)
-
-
-def _clear(path: Path, contents: Sequence[str]) -> None:
-    """Empty the folder of an earlier run; refuse one that no run made."""
-    if not any(mark in contents for mark in _MARKS):
+    if contents and not contents.intersection(_MARKS):
         raise FinetuneError(
             f"{path} holds files but no run; it is left as it is so that nothing is lost",
             hint="choose another --out",
         )
+    nearest = next(parent for parent in (path, *path.resolve().parents) if parent.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise FinetuneError(f"cannot write in {nearest}", hint="choose another --out")
+
+
+def claim(path: Path, *, overwrite: bool = False) -> RunFolder:
+    """Make the folder of a run, empty.
+
+    Raises:
+        FinetuneError: It exists and is not empty, or it cannot be written.
+    """
+    check_free(path, overwrite=overwrite)
+    if path.is_dir():
+        _clear(path)
+    make_folder(path)
+    return RunFolder(path)
+
+
+def _clear(path: Path) -> None:
+    """Empty the folder of an earlier run."""
     for entry in path.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)

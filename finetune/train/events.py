@@ -4,10 +4,11 @@ The command line draws them, the log writes them, tests collect them. They repla
 and hooks. Every event is plain data, so that `events.jsonl` holds all of it.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from finetune.types import Index, LeftOut
+from finetune.types import Index, LeftOut, Progress
 
 __all__ = [
     "AuditRow",
@@ -22,6 +23,7 @@ __all__ = [
     "StageEnded",
     "StageStarted",
     "Warned",
+    "progress_events",
 ]
 
 
@@ -212,3 +214,14 @@ Event = (
     | Warned
 )
 OnEvent = Callable[[Event], None]
+
+
+def progress_events(what: str, on_event: OnEvent) -> Progress:
+    """Make a progress callback that tells `Progressed` events, with the rate since it was made."""
+    started = time.perf_counter()
+
+    def report(done: int, total: int) -> None:
+        rate = done / max(time.perf_counter() - started, 1e-9)
+        on_event(Progressed(what, done, total, rate))
+
+    return report

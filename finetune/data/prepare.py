@@ -1,0 +1,59 @@
+"""Data, ready for a run: indexed, decoded once in full, and split."""
+
+from pathlib import Path
+
+from finetune.data.check import check_images
+from finetune.data.index import index_source
+from finetune.data.split import split_index
+from finetune.types import DataFacts, Index, Progress
+
+__all__ = ["describe_data", "fingerprint", "prepare_data"]
+
+_FEW = 100  # images; below, starting processes costs more than decoding
+
+
+def prepare_data(
+    source: str | Path | Index,
+    *,
+    val_fraction: float = 0.15,
+    test_fraction: float = 0.15,
+    seed: int = 0,
+    max_pixels: int = 178_956_970,
+    num_cpus: int = 1,
+    progress: Progress | None = None,
+) -> Index:
+    """Index a folder or CSV, leave out what cannot be read, and split the rest.
+
+    Args:
+        source: A folder by class, a CSV, or an index made before.
+        val_fraction: Part of train carved out where there is no validation part.
+        test_fraction: Part carved out of a source without splits.
+        seed: Seed of the split.
+        max_pixels: Images with more pixels are left out, unread.
+        num_cpus: Cores to decode with.
+        progress: Called with images done and images in all.
+
+    Raises:
+        DataError: The data cannot be used as it is; the sentence names the files.
+    """
+    index = source if isinstance(source, Index) else index_source(source)
+    workers = num_cpus if len(index.samples) > _FEW else 0
+    checked = check_images(index, max_pixels=max_pixels, workers=workers, progress=progress)
+    return split_index(checked, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
+
+
+def describe_data(index: Index) -> DataFacts:
+    """Say what the resolution of a recipe needs to know of split samples."""
+    train = index.part("train")
+    counts = dict.fromkeys(index.classes, 0)
+    for sample in train:
+        counts[str(sample.label)] += 1
+    return DataFacts(len(train), len(index.part("val")), tuple(counts.values()))
+
+
+def fingerprint(index: Index) -> str:
+    """Give a hex digest of content, labels and splits, independent of names and order."""
+    import hashlib
+
+    rows = sorted(f"{sample.digest} {sample.split} {sample.label}" for sample in index.samples)
+    return hashlib.blake2b("\n".join(rows).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,182 @@
+"""The story of the library: recipe → data → model → stages → evaluation → report.
+
+One straight line of plain calls. Variety lives in the components of the recipe; what happens is
+told through one callback. Published figures come from the saved model, by the code of `predict`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.data.check import num_leaked
+from finetune.data.prepare import fingerprint
+from finetune.data.split import write_split
+from finetune.evaluate.evaluate import evaluate
+from finetune.model.bundle import Bundle, load_bundle, save_bundle
+from finetune.model.inference import InferenceOptions, predict_samples
+from finetune.plan import Plan, plan
+from finetune.recipe.load import dump_recipe
+from finetune.report.log import RunLog
+from finetune.report.tables import MetricsHeader, ProbeFigures, write_tables
+from finetune.runtime.device import describe_environment, peak_memory_mib
+from finetune.runtime.folder import RunFolder, check_free, claim, next_run_path
+from finetune.train.events import Event, OnEvent, RunEnded, RunStarted, progress_events
+from finetune.train.inputs import make_inputs
+from finetune.train.stages import TrainResult, run_stages
+
+if TYPE_CHECKING:
+    from finetune.evaluate.result import EvalResult
+    from finetune.recipe.schema import Recipe, ResolvedRecipe
+    from finetune.types import Index
+
+__all__ = ["Run", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: The run folder.
+        recipe: What was done.
+        bundle: The saved model.
+        results: Figures by split, `val` before `test`.
+        index: The samples, with their splits and what was left out.
+        seconds: Of the whole run.
+    """
+
+    folder: Path
+    recipe: ResolvedRecipe
+    bundle: Bundle
+    results: Mapping[str, EvalResult]
+    index: Index
+    seconds: float
+
+
+def run(
+    recipe: Recipe,
+    *,
+    out: Path | None = None,
+    overwrite: bool = False,
+    on_event: OnEvent | None = None,
+    index: Index | None = None,
+) -> Run:
+    """Train, test and save a model as a recipe says.
+
+    Args:
+        recipe: What to do; `data.path` names the data unless `index` is given.
+        out: The run folder; `runs/<data>-<backbone>-<NNN>` where None.
+        overwrite: Replace an earlier run in `out`.
+        on_event: Receives everything that happens.
+        index: Samples that are indexed already.
+
+    Raises:
+        FinetuneError: One of its branches, each with its hint; see `finetune.errors`.
+    """
+    started = time.perf_counter()
+    log = RunLog()
+
+    def tell(event: Event) -> None:
+        log(event)
+        if on_event:
+            on_event(event)
+
+    if out is not None:
+        check_free(out, overwrite=overwrite)
+    planned = plan(recipe, on_event=tell, index=index)
+    resolved = planned.recipe
+    path = out or next_run_path(planned.index.root, resolved.model.backbone)
+    folder = claim(path, overwrite=overwrite)
+    log.open(folder)
+    tell(RunStarted(str(folder.path), resolved.model.backbone, resolved.data.path))
+    _write_beginning(folder, planned)
+    trained = _train(planned, tell)
+    bundle = _save(folder, planned)
+    results = _evaluate(bundle, planned, tell)
+    seconds = time.perf_counter() - started
+    write_tables(results, folder.path, header=_header(folder, planned, trained, seconds))
+    chosen = f"stage {trained.chosen.stage}, epoch {trained.chosen.epoch}"
+    tell(RunEnded(str(folder.path), str(folder.model), chosen, seconds))
+    return Run(folder.path, resolved, bundle, results, planned.index, seconds)
+
+
+def _write_beginning(folder: RunFolder, planned: Plan) -> None:
+    """Write what is known before training: recipe, split, environment."""
+    folder.write_text("recipe.yaml", dump_recipe(planned.recipe))
+    write_split(planned.index, folder.path / "split.csv")
+    environment = describe_environment(planned.machine, seed=planned.recipe.seed)
+    choices = {"precision": planned.recipe.runtime.precision, "reasons": planned.recipe.reasons}
+    folder.write_json("environment.json", {**environment, **choices})
+
+
+def _train(planned: Plan, tell: OnEvent) -> TrainResult:
+    """Run the stages; the network then holds the best weights."""
+    model = planned.model
+    inputs = make_inputs(
+        planned.recipe,
+        planned.index,
+        preprocessing=model.preprocessing,
+        train_spec=model.train_spec,
+    )
+    return run_stages(
+        model.network,
+        planned.recipe,
+        inputs,
+        preprocessing=model.preprocessing,
+        on_event=tell,
+    )
+
+
+def _save(folder: RunFolder, planned: Plan) -> Bundle:
+    """Save the model, and load it again: what is tested is what was saved."""
+    recipe, model = planned.recipe, planned.model
+    document = {
+        "backbone": recipe.model.backbone,
+        "data_fingerprint": fingerprint(planned.index),
+        "versions": describe_environment(planned.machine, seed=recipe.seed)["versions"],
+        "recipe": recipe.model_dump(mode="json"),
+    }
+    bundle = Bundle(model.network, planned.index.classes, model.preprocessing, document)
+    save_bundle(bundle, folder.model, head=recipe.model.head)
+    return load_bundle(folder.model, head=recipe.model.head)
+
+
+def _evaluate(bundle: Bundle, planned: Plan, tell: OnEvent) -> dict[str, EvalResult]:
+    """Make the figures of validation and test from the saved model, in fp32."""
+    recipe = planned.recipe
+    options = InferenceOptions(
+        device=planned.machine.device,
+        batch_size=recipe.training.batch_size,
+        workers=recipe.runtime.workers,
+        max_pixels=recipe.data.max_pixels,
+    )
+    results = {}
+    for split in ("val", "test"):
+        samples = planned.index.part(split)
+        if samples:
+            report = progress_events("predict", tell)
+            outputs = predict_samples(bundle, samples, options=options, progress=report)
+            results[split] = evaluate(outputs, split=split, seed=recipe.seed)
+    return results
+
+
+def _header(
+    folder: RunFolder, planned: Plan, trained: TrainResult, seconds: float
+) -> MetricsHeader:
+    """Gather what `metrics.json` says beside the figures."""
+    return MetricsHeader(
+        run=folder.path.name,
+        backbone=planned.recipe.model.backbone,
+        classes=planned.index.classes,
+        selected_by=planned.recipe.evaluate.select_by,
+        total_seconds=seconds,
+        data_seconds=planned.data_seconds,
+        stage_seconds=trained.stage_seconds,
+        peak_memory_mib=peak_memory_mib(),
+        probe=trained.probe and ProbeFigures(*trained.probe),
+        num_leaked={split: num_leaked(planned.index, split) for split in ("val", "test")},
+    )

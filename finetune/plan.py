@@ -1,0 +1,98 @@
+"""What a run would do: everything found and chosen, nothing trained, nothing written."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.data.prepare import describe_data, prepare_data
+from finetune.errors import Problem, RecipeError
+from finetune.model.backbone import canonical_name
+from finetune.model.create import Model, create_model
+from finetune.model.family import describe_backbone
+from finetune.recipe.resolve import resolve
+from finetune.runtime.device import machine_facts
+from finetune.train.estimate import estimate_seconds, measure_rates
+from finetune.train.events import DataFound, OnEvent, RecipeResolved, Warned, progress_events
+
+if TYPE_CHECKING:
+    from finetune.recipe.schema import Recipe, ResolvedRecipe
+    from finetune.types import Index, MachineFacts
+
+__all__ = ["Plan", "plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run before it trains: everything found and chosen, nothing written.
+
+    Attributes:
+        recipe: Every automatic value chosen, with its reason.
+        index: The samples, checked and split.
+        model: The network and what its input must be.
+        machine: Device and cores.
+        data_seconds: What reading, checking and splitting the data cost.
+        estimate_seconds: What training is expected to take.
+    """
+
+    recipe: ResolvedRecipe
+    index: Index
+    model: Model
+    machine: MachineFacts
+    data_seconds: float
+    estimate_seconds: float
+
+
+def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None = None) -> Plan:
+    """Find out everything a run depends on, without training or writing anything.
+
+    Raises:
+        FinetuneError: One of its branches, each with its hint; see `finetune.errors`.
+    """
+    tell: OnEvent = on_event or (lambda event: None)
+    recipe.augment.check()
+    for stage in recipe.stages:
+        stage.optimizer.check_name()
+    machine = machine_facts(recipe.runtime.device)
+    started = time.perf_counter()
+    index = prepare_data(
+        index or _data_path(recipe),
+        val_fraction=recipe.data.val_fraction,
+        test_fraction=recipe.data.test_fraction,
+        seed=recipe.seed,
+        max_pixels=recipe.data.max_pixels,
+        num_cpus=machine.num_cpus,
+        progress=progress_events("check", tell),
+    )
+    data_seconds = time.perf_counter() - started
+    tell(DataFound.from_index(index))
+    for warning in index.warnings:
+        tell(Warned(warning))
+    model = create_model(recipe, num_classes=len(index.classes))
+    facts = describe_data(index)
+    backbone = describe_backbone(model.network, model.preprocessing)
+    resolved = resolve(_placed(recipe, index), data=facts, backbone=backbone, machine=machine)
+    rates = measure_rates(model.network, input_size=model.preprocessing.input_size, recipe=resolved)
+    num_test = len(index.part("test"))
+    estimate = estimate_seconds(resolved, facts, rates, num_test=num_test)
+    tell(RecipeResolved(resolved.reasons, estimate))
+    return Plan(resolved, index, model, machine, data_seconds, estimate)
+
+
+def _data_path(recipe: Recipe) -> str:
+    """The path of the data; a recipe without one is refused."""
+    if recipe.data.path is None:
+        raise RecipeError(
+            [Problem("data.path", "no data is named")], hint="finetune run --data FOLDER"
+        )
+    return recipe.data.path
+
+
+def _placed(recipe: Recipe, index: Index) -> Recipe:
+    """Make the places in a recipe absolute, so that it repeats from anywhere."""
+    path = Path(recipe.data.path).resolve() if recipe.data.path else index.root
+    data = recipe.data.model_copy(update={"path": str(path)})
+    model = recipe.model.model_copy(update={"backbone": canonical_name(recipe.model.backbone)})
+    return recipe.model_copy(update={"data": data, "model": model})

@@ -1,0 +1,91 @@
+"""The log of a run: every event in `events.jsonl`, every epoch in `history.csv`, as they happen."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from finetune.train.events import EpochEnded, Progressed
+
+if TYPE_CHECKING:
+    from finetune.runtime.folder import RunFolder
+    from finetune.train.events import Event
+
+__all__ = ["HISTORY_COLUMNS", "RunLog"]
+
+HISTORY_COLUMNS = (
+    "stage",
+    "epoch",
+    "step",
+    "train_loss",
+    "val_loss",
+    "val_accuracy",
+    "val_macro_f1",
+    "lr",
+    "images_per_second",
+    "seconds",
+)
+
+
+class RunLog:
+    """Receives events; keeps them until the run has its folder, and writes them from then on."""
+
+    def __init__(self) -> None:
+        self._folder: RunFolder | None = None
+        self._waiting: list[dict[str, object]] = []
+        self._epochs: list[EpochEnded] = []
+
+    def __call__(self, event: Event) -> None:
+        """Take one event; progress is not logged."""
+        if isinstance(event, Progressed):
+            return
+        row = _row(event)
+        if self._folder is None:
+            self._waiting.append(row)
+            return
+        self._folder.append_event(row)
+        if isinstance(event, EpochEnded):
+            self._epochs.append(event)
+            self._folder.write_text("history.csv", history_csv(self._epochs))
+
+    def open(self, folder: RunFolder) -> None:
+        """Begin to write into a folder, with what has waited first."""
+        self._folder = folder
+        folder.write_text("history.csv", history_csv([]))
+        for row in self._waiting:
+            folder.append_event(row)
+        self._waiting.clear()
+
+
+def history_csv(epochs: Sequence[EpochEnded]) -> str:
+    """Write epochs as CSV; an unknown figure is an empty cell."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(HISTORY_COLUMNS)
+    for epoch in epochs:
+        row = {name: _finite(value) for name, value in asdict(epoch).items()}
+        writer.writerow(["" if row[name] is None else row[name] for name in HISTORY_COLUMNS])
+    return stream.getvalue()
+
+
+def _row(event: Event) -> dict[str, object]:
+    """Give an event as a JSON object: its kind, the time in UTC, its values."""
+    values = {name: _finite(value) for name, value in asdict(event).items()}
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return {"event": type(event).__name__, "time": now, **values}
+
+
+def _finite(value: object) -> object:
+    """Replace what is not a number by None, at any depth."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(name): _finite(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return value

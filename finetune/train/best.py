@@ -1,0 +1,74 @@
+"""The best weights so far, by the figure that the recipe selects by.
+
+Equal figures are told apart by the log loss on validation. The probe is a candidate like every
+epoch, so that a run never ends worse than its own probe.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from finetune.components.metrics import is_loss
+
+__all__ = ["Best", "Candidate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Weights that may be the best.
+
+    Attributes:
+        stage: Name of the stage that made them.
+        epoch: 1-based epoch within it.
+        score: The selection figure; NaN where there is no validation part.
+        log_loss: On validation, in nats.
+    """
+
+    stage: str
+    epoch: int
+    score: float
+    log_loss: float
+
+
+@dataclass(slots=True)
+class Best:
+    """Keeps a copy of the best weights.
+
+    Attributes:
+        select_by: The selection figure, such as `val_macro_f1`.
+        candidate: Where the best weights come from; None before the first offer.
+    """
+
+    select_by: str
+    candidate: Candidate | None = None
+    _state: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def offer(self, candidate: Candidate, weights: nn.Module) -> bool:
+        """Keep a copy of these weights if they are the best so far; say whether they are.
+
+        Without a figure (NaN: no validation part) the latest weights are the best.
+        """
+        if self.candidate is not None and not self._is_better(candidate, self.candidate):
+            return False
+        self.candidate = candidate
+        self._state = {
+            name: tensor.detach().to("cpu", copy=True)
+            for name, tensor in weights.state_dict().items()
+        }
+        return True
+
+    def restore(self, network: nn.Module) -> None:
+        """Load the best weights into a network."""
+        if self._state:
+            network.load_state_dict(self._state)
+
+    def _is_better(self, new: Candidate, old: Candidate) -> bool:
+        """Compare by the figure, then by log loss; a later one without figures wins."""
+        if math.isnan(new.score) or math.isnan(old.score):
+            return math.isnan(old.score)
+        sign = -1.0 if is_loss(self.select_by) else 1.0
+        return (sign * new.score, -new.log_loss) > (sign * old.score, -old.log_loss)

@@ -1,0 +1,49 @@
+"""Accelerate, set up from a resolved recipe: device, precision, accumulation.
+
+One loop serves one CPU, one GPU, `torchrun` and `accelerate launch`; there is no distributed code
+of ours.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from finetune.errors import FinetuneError
+
+if TYPE_CHECKING:
+    from finetune.recipe.schema import ResolvedRecipe
+
+__all__ = ["make_accelerator"]
+
+_PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def make_accelerator(recipe: ResolvedRecipe) -> Accelerator:
+    """Set Accelerate up for a run.
+
+    Careful: Accelerate keeps its state for the whole process. A process that trains twice, with
+    another device or precision the second time, needs it reset.
+
+    Raises:
+        FinetuneError: The precision cannot be had on the device.
+    """
+    device = torch.device(recipe.runtime.device)
+    precision = recipe.runtime.precision
+    if precision == "fp16" and device.type == "cpu":
+        raise FinetuneError(
+            "fp16 training needs a GPU", hint="--set runtime.precision=bf16, or leave it to auto"
+        )
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    if AcceleratorState._shared_state and not torch.distributed.is_initialized():
+        AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision=_PRECISIONS[precision],
+        gradient_accumulation_steps=recipe.training.accumulate,
+        step_scheduler_with_optimizer=False,
+    )

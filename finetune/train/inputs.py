@@ -1,0 +1,108 @@
+"""The batches of a run: training images anew each epoch, the same images plain, and validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune.data.loading import EpochSampler, EvalImages, TrainImages, make_loader
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+    from torch.utils.data import DataLoader
+
+    from finetune.components.preprocess import InputSpec, Preprocessing
+    from finetune.recipe.schema import ResolvedRecipe
+    from finetune.types import Index, Sample
+
+    Loader = DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+
+__all__ = ["Inputs", "balanced_weights", "class_counts", "make_inputs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What training reads.
+
+    Attributes:
+        train_images: Augmented training images; told the epoch before each pass.
+        sampler: Their order; told the epoch before each pass.
+        train: Batches of the two.
+        train_plain: The training images as evaluation sees them, in order.
+        val: The validation images, in order; None where there are none.
+        counts: (K,) int64 training images of each class.
+    """
+
+    train_images: TrainImages
+    sampler: EpochSampler
+    train: Loader
+    train_plain: Loader
+    val: Loader | None
+    counts: NDArray[np.int64]
+
+    def set_epoch(self, stage_index: int, epoch: int) -> None:
+        """Tell order and augmentation which epoch comes next."""
+        self.train_images.set_epoch(stage_index, epoch)
+        self.sampler.set_epoch(stage_index, epoch)
+
+
+def make_inputs(
+    recipe: ResolvedRecipe, index: Index, *, preprocessing: Preprocessing, train_spec: InputSpec
+) -> Inputs:
+    """Build the loaders of a run.
+
+    Args:
+        recipe: Batch size, workers, sampler, augmentation.
+        index: Split samples.
+        preprocessing: What evaluation does to an image.
+        train_spec: What augmentation must deliver.
+    """
+    train, val = index.part("train"), index.part("val")
+    counts = class_counts(train, index.classes)
+    max_pixels = recipe.data.max_pixels
+    batch_size = recipe.training.batch_size
+    workers, device = recipe.runtime.workers, recipe.runtime.device
+    images = TrainImages(
+        train, recipe.augment.build(train_spec), index.classes, recipe.seed, max_pixels
+    )
+    balanced = recipe.training.sampler == "balanced"
+    weights = balanced_weights(train, index.classes, counts) if balanced else None
+    sampler = EpochSampler(len(train), recipe.seed, weights=weights)
+
+    def plain(samples: tuple[Sample, ...]) -> Loader:
+        dataset = EvalImages(samples, preprocessing.transform(), index.classes, max_pixels)
+        return make_loader(dataset, batch_size=batch_size, workers=workers, device=device)
+
+    return Inputs(
+        train_images=images,
+        sampler=sampler,
+        train=make_loader(
+            images,
+            batch_size=batch_size,
+            workers=workers,
+            sampler=sampler,
+            drop_single=True,
+            device=device,
+        ),
+        train_plain=plain(train),
+        val=plain(val) if val else None,
+        counts=counts,
+    )
+
+
+def class_counts(samples: tuple[Sample, ...], classes: tuple[str, ...]) -> NDArray[np.int64]:
+    """Count the samples of each class, in class order."""
+    position = {name: index for index, name in enumerate(classes)}
+    labels = [position[str(sample.label)] for sample in samples]
+    return np.bincount(labels, minlength=len(classes)).astype(np.int64)
+
+
+def balanced_weights(
+    samples: tuple[Sample, ...], classes: tuple[str, ...], counts: NDArray[np.int64]
+) -> list[float]:
+    """Give each sample the inverse of its class's count, so that classes are drawn equally."""
+    position = {name: index for index, name in enumerate(classes)}
+    return [1.0 / float(counts[position[str(sample.label)]]) for sample in samples]

@@ -1,0 +1,98 @@
+"""What the stages of a run share while they run, and the one way an epoch enters the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from finetune.components.metrics import METRICS
+from finetune.train.best import Best, Candidate
+from finetune.train.events import EpochEnded
+
+if TYPE_CHECKING:
+    import numpy as np
+    from accelerate import Accelerator
+    from numpy.typing import NDArray
+
+    from finetune.components.preprocess import Preprocessing
+    from finetune.model.network import Network
+    from finetune.recipe.schema import ResolvedRecipe
+    from finetune.train.events import OnEvent
+    from finetune.train.inputs import Inputs
+
+__all__ = ["UNKNOWN", "Epoch", "Session", "figures_of", "offer"]
+
+UNKNOWN = float("nan")
+
+
+@dataclass(slots=True)
+class Session:
+    """What the stages share while they run."""
+
+    network: Network
+    recipe: ResolvedRecipe
+    inputs: Inputs
+    preprocessing: Preprocessing
+    accelerator: Accelerator
+    on_event: OnEvent
+    best: Best
+    num_steps: int = 0
+    history: list[EpochEnded] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    probe: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One epoch as a stage saw it.
+
+    Attributes:
+        stage: Name of the stage.
+        number: 1-based within the stage.
+        train_loss: Mean over the training images.
+        images_per_second: Training images per second.
+        figures: Validation figures by selection name; empty where there is no validation part.
+        lr: Largest learning rate at its end.
+        seconds: Of the epoch, validation included.
+    """
+
+    stage: str
+    number: int
+    train_loss: float
+    images_per_second: float
+    figures: Mapping[str, float]
+    lr: float
+    seconds: float
+
+
+def figures_of(probs: NDArray[np.float32] | None, labels: NDArray[np.int64]) -> dict[str, float]:
+    """Every metric on validation, by its selection name."""
+    if probs is None:
+        return {}
+    return {f"val_{name}": metric(probs, labels) for name, metric in METRICS.items()}
+
+
+def offer(session: Session, epoch: Epoch, weights: nn.Module) -> None:
+    """Offer the weights of an epoch as the best, and report the epoch."""
+    val_loss = epoch.figures.get("val_log_loss", UNKNOWN)
+    score = epoch.figures.get(session.recipe.evaluate.select_by, UNKNOWN)
+    candidate = Candidate(epoch.stage, epoch.number, score, val_loss)
+    is_best = session.best.offer(candidate, weights)
+    row = EpochEnded(
+        stage=epoch.stage,
+        epoch=epoch.number,
+        step=session.num_steps,
+        train_loss=epoch.train_loss,
+        val_loss=val_loss,
+        val_accuracy=epoch.figures.get("val_accuracy", UNKNOWN),
+        val_macro_f1=epoch.figures.get("val_macro_f1", UNKNOWN),
+        lr=epoch.lr,
+        images_per_second=epoch.images_per_second,
+        seconds=epoch.seconds,
+        is_best=is_best,
+    )
+    session.history.append(row)
+    session.on_event(row)

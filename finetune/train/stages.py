@@ -1,0 +1,117 @@
+"""The list of stages: what a recipe's `stages:` does, one after the other.
+
+Each stage starts from the best weights so far and ends by restoring the best of all: a stage that
+falls below an earlier one is said to, and its weights are not kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from finetune.errors import Problem, RecipeError
+from finetune.model.depth import describe_parameters
+from finetune.train.best import Best, Candidate
+from finetune.train.engine import make_accelerator
+from finetune.train.events import EpochEnded, StageEnded, StageStarted
+from finetune.train.freeze import audit, freeze, set_modes
+from finetune.train.gradient import train_stage
+from finetune.train.optim import learning_rates
+from finetune.train.probing import fit_stage
+from finetune.train.session import Session
+
+if TYPE_CHECKING:
+    from finetune.components.preprocess import Preprocessing
+    from finetune.model.network import Network
+    from finetune.recipe.schema import ResolvedRecipe, ResolvedStage
+    from finetune.train.events import OnEvent
+    from finetune.train.inputs import Inputs
+
+__all__ = ["TrainResult", "run_stages"]
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What training gave; the network itself holds the best weights.
+
+    Attributes:
+        chosen: Where the best weights come from.
+        history: One row an epoch, in order.
+        probe: Validation accuracy of the probe, in [0, 1] or NaN, and the seconds it cost; None
+            where none was fitted.
+        stage_seconds: What each stage cost in all, by name.
+    """
+
+    chosen: Candidate
+    history: tuple[EpochEnded, ...]
+    probe: tuple[float, float] | None
+    stage_seconds: Mapping[str, float]
+
+
+def run_stages(
+    network: Network,
+    recipe: ResolvedRecipe,
+    inputs: Inputs,
+    *,
+    preprocessing: Preprocessing,
+    on_event: OnEvent,
+) -> TrainResult:
+    """Run every stage of a recipe; leave the best weights in the network, on the CPU.
+
+    Args:
+        network: Pretrained, with a new head; it is changed in place.
+        recipe: What to do.
+        inputs: What to read.
+        preprocessing: Normalises batches on the device.
+        on_event: Receives what happens.
+
+    Raises:
+        RecipeError: A stage trains nothing, or the probe cannot fit this head.
+        TrainingError: The loss is not finite, or memory does not suffice.
+    """
+    accelerator = make_accelerator(recipe)
+    best = Best(recipe.evaluate.select_by)
+    session = Session(network, recipe, inputs, preprocessing, accelerator, on_event, best)
+    layout = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+    with torch.random.fork_rng():
+        network.to(  # type: ignore[call-overload]
+            device=accelerator.device, memory_format=layout[recipe.runtime.memory_format]
+        )
+        for stage_index, stage in enumerate(recipe.stages):
+            _run_stage(session, stage, stage_index)
+        network.to("cpu").eval()
+    if best.candidate is None:  # every stage has at least one epoch, and each epoch is offered
+        raise RecipeError([Problem("stages", "no stage trained anything")])
+    return TrainResult(best.candidate, tuple(session.history), session.probe, session.seconds)
+
+
+def _run_stage(session: Session, stage: ResolvedStage, stage_index: int) -> None:
+    """Freeze, announce, train or fit, restore the best, and say what came of it."""
+    started = time.perf_counter()
+    before = session.best.candidate
+    freezing = freeze(
+        session.network,
+        describe_parameters(session.network),
+        policy=stage.train,
+        batch_norm=stage.batch_norm,
+        place=f"stages.{stage_index}.train",
+    )
+    rates = learning_rates(freezing, lr=stage.lr, layer_decay=stage.layer_decay)
+    set_modes(session.network, stage.batch_norm)
+    rows = audit(session.network, freezing, {} if stage.solver == "probe" else rates)
+    session.on_event(StageStarted(stage.name, stage.solver, stage.epochs, rows))
+    if stage.solver == "probe":
+        note = fit_stage(session, stage)
+    else:
+        note = train_stage(session, stage, freezing, stage_index=stage_index)
+    session.best.restore(session.network)
+    seconds = time.perf_counter() - started
+    session.seconds[stage.name] = seconds
+    kept = session.best.candidate
+    if before is not None and kept == before:
+        note = f"{note}no epoch was better than stage {before.stage}; its weights are kept"
+    session.on_event(StageEnded(stage.name, seconds, note))
