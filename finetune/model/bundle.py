@@ -6,8 +6,8 @@
 
 `timm.create_model("local-dir:RUN/model", pretrained=True)` gives the same logits without this
 package. Where timm alone cannot rebuild the network, `finetune.json` says so in `timm_loadable`,
-with the reason, and is what rebuilds it. For shared fields `config.json` is the truth; where the two
-disagree loading is refused. Nothing is pickled.
+with the reason, and is what rebuilds it. For shared fields `config.json` is the truth; where the
+two disagree loading is refused. Nothing is pickled.
 """
 
 from __future__ import annotations

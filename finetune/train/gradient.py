@@ -16,7 +16,7 @@ from finetune.train.events import progress_events
 from finetune.train.freeze import Freezing
 from finetune.train.loop import EpochSeed, Stepper, train_epoch, validate
 from finetune.train.optim import make_optimizer, make_schedule
-from finetune.train.session import UNKNOWN, Session, offer
+from finetune.train.session import UNKNOWN, Epoch, Session, figures_of, offer
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import EarlyStopping, ResolvedStage

@@ -1,4 +1,4 @@
-"""What each stage would train, found out without training: for `--dry-run`."""
+"""What a stage trains, found out and put in a table before it trains: at a run and at a dry run."""
 
 from __future__ import annotations
 
@@ -6,35 +6,50 @@ from typing import TYPE_CHECKING
 
 from finetune.model.depth import describe_parameters
 from finetune.train.events import StageStarted
-from finetune.train.freeze import audit, freeze, set_modes
+from finetune.train.freeze import Freezing, audit, freeze, set_modes
 from finetune.train.optim import learning_rates
 
 if TYPE_CHECKING:
     from finetune.model.network import Network
     from finetune.recipe.schema import ResolvedRecipe
 
-__all__ = ["preview_stages"]
+__all__ = ["begin_stage", "preview_stages"]
+
+
+def begin_stage(
+    network: Network, recipe: ResolvedRecipe, *, stage_index: int
+) -> tuple[Freezing, StageStarted]:
+    """Freeze a network as a stage says, and tabulate what will learn.
+
+    Args:
+        network: Its `requires_grad` and modes are set.
+        recipe: The recipe of the run.
+        stage_index: 0-based position of the stage.
+
+    Raises:
+        RecipeError: The stage would train nothing.
+    """
+    stage = recipe.stages[stage_index]
+    freezing = freeze(
+        network,
+        describe_parameters(network),
+        policy=stage.train,
+        batch_norm=stage.batch_norm,
+        place=f"stages.{stage_index}.train",
+    )
+    set_modes(network, stage.batch_norm)
+    is_probe = stage.solver == "probe"
+    rates = learning_rates(freezing, lr=stage.lr, layer_decay=stage.layer_decay)
+    rows = audit(network, freezing, {} if is_probe else rates)
+    return freezing, StageStarted(stage.name, stage.solver, stage.epochs, rows)
 
 
 def preview_stages(network: Network, recipe: ResolvedRecipe) -> tuple[StageStarted, ...]:
     """Give what each stage would announce: its length, and what learns in each depth.
 
-    Args:
-        network: Pretrained, with its new head; its `requires_grad` and modes change.
-        recipe: What would be done.
-
     Raises:
         RecipeError: A stage would train nothing.
     """
-    params = describe_parameters(network)
-    previews = []
-    for index, stage in enumerate(recipe.stages):
-        place = f"stages.{index}.train"
-        freezing = freeze(
-            network, params, policy=stage.train, batch_norm=stage.batch_norm, place=place
-        )
-        rates = learning_rates(freezing, lr=stage.lr, layer_decay=stage.layer_decay)
-        set_modes(network, stage.batch_norm)
-        rows = audit(network, freezing, {} if stage.solver == "probe" else rates)
-        previews.append(StageStarted(stage.name, stage.solver, stage.epochs, rows))
-    return tuple(previews)
+    return tuple(
+        begin_stage(network, recipe, stage_index=index)[1] for index in range(len(recipe.stages))
+    )

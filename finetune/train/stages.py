@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from finetune.errors import Problem, RecipeError
-from finetune.model.depth import describe_parameters
 from finetune.train.best import Best, Candidate
 from finetune.train.engine import make_accelerator
-from finetune.train.events import EpochEnded, StageEnded, StageStarted
-from finetune.train.freeze import audit, freeze, set_modes
+from finetune.train.events import EpochEnded, StageEnded
 from finetune.train.gradient import train_stage
-from finetune.train.optim import learning_rates
+from finetune.train.preview import begin_stage
 from finetune.train.probing import fit_stage
 from finetune.train.session import Session
 
@@ -93,17 +91,8 @@ def _run_stage(session: Session, stage: ResolvedStage, stage_index: int) -> None
     """Freeze, announce, train or fit, restore the best, and say what came of it."""
     started = time.perf_counter()
     before = session.best.candidate
-    freezing = freeze(
-        session.network,
-        describe_parameters(session.network),
-        policy=stage.train,
-        batch_norm=stage.batch_norm,
-        place=f"stages.{stage_index}.train",
-    )
-    rates = learning_rates(freezing, lr=stage.lr, layer_decay=stage.layer_decay)
-    set_modes(session.network, stage.batch_norm)
-    rows = audit(session.network, freezing, {} if stage.solver == "probe" else rates)
-    session.on_event(StageStarted(stage.name, stage.solver, stage.epochs, rows))
+    freezing, announcement = begin_stage(session.network, session.recipe, stage_index=stage_index)
+    session.on_event(announcement)
     if stage.solver == "probe":
         note = fit_stage(session, stage)
     else:

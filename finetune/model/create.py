@@ -1,0 +1,62 @@
+"""A network as a recipe's `model:` says: backbone, new head, and what its input must be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from finetune.components.preprocess import InputSpec, Preprocessing
+from finetune.model.backbone import create_backbone, preprocessing_of, train_spec
+from finetune.model.network import Network, build_network
+from finetune.runtime.seeds import derive_seed
+
+if TYPE_CHECKING:
+    from finetune.recipe.schema import Recipe
+
+__all__ = ["Model", "create_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A network before training.
+
+    Attributes:
+        network: Pretrained unless asked otherwise, with a new head.
+        preprocessing: What evaluation does to an image, from the weights.
+        train_spec: What augmentation must deliver, at the size of the weights' training.
+    """
+
+    network: Network
+    preprocessing: Preprocessing
+    train_spec: InputSpec
+
+
+def create_model(recipe: Recipe, *, num_classes: int) -> Model:
+    """Create the network of a recipe; what is random in it follows from the recipe's seed.
+
+    Raises:
+        BackboneError: Unknown name, no weights within reach, weights that do not fit.
+    """
+    section = recipe.model
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(recipe.seed, "init"))
+        backbone = create_backbone(
+            section.backbone,
+            pretrained=section.pretrained,
+            weights=section.weights,
+            drop_rate=section.drop_rate,
+            drop_path_rate=section.drop_path_rate,
+        )
+        preprocessing = preprocessing_of(backbone)
+        if recipe.data.resize != "auto":
+            preprocessing = preprocessing.with_resize(recipe.data.resize)
+        spec = train_spec(backbone, preprocessing)
+        network = build_network(
+            backbone,
+            section.head,
+            num_classes=num_classes,
+            input_size=preprocessing.input_size,
+        )
+    return Model(network, preprocessing, spec)
