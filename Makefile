@@ -60,7 +60,8 @@ bench: install
 
 docs: install
 	$(BIN)/python docs/generate.py
-	$(BIN)/python -m mkdocs build --strict --quiet --config-file .mkdocs.yml
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -E -d $(VENV)/doctrees docs site
+	@echo "site/index.html"
 
 clean:
 	rm -rf $(VENV) build dist site .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

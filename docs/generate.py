@@ -1,0 +1,213 @@
+"""Write the generated parts of the documentation: `python docs/generate.py`.
+
+A page holds a generated part between two comments that name it; the rest is written by hand. The
+parts come from the code: commands from their own options, the recipe from its schema, errors from
+their tree, figures from the JSON of the benchmarks. Pages are committed; a test finds a stale one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+__all__ = ["PARTS", "main", "pages", "render"]
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "docs/benchmarks/default.json"  # of the table in the README
+_PART = re.compile(
+    r"(?P<open><!-- generated: (?P<name>\S+) -->\n).*?(?P<close><!-- end of generated -->)",
+    re.DOTALL,
+)
+
+
+def main() -> None:
+    """Rewrite every page whose generated parts are stale, and name it."""
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        fresh = render(text)
+        if fresh != text:
+            page.write_text(fresh, encoding="utf-8")
+            print(f"{page.relative_to(ROOT)} rewritten")
+
+
+def pages() -> list[Path]:
+    """List the pages of the documentation, the README among them."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def render(text: str) -> str:
+    """Give the text of a page with its generated parts made anew."""
+
+    def replace(match: re.Match[str]) -> str:
+        made = PARTS[match["name"]]().strip()
+        return f"{match['open']}\n{made}\n\n{match['close']}"
+
+    return _PART.sub(replace, text)
+
+
+def commands() -> str:
+    """Describe every command with its arguments and options."""
+    import typer
+
+    from finetune.cli.app import app
+
+    return "\n\n".join(_describe(typer.main.get_command(app), "finetune"))
+
+
+def errors() -> str:
+    """Describe the tree of errors, root first."""
+    from finetune.errors import FinetuneError
+
+    rows = ["| error | exit code | when |", "|---|---|---|"]
+    for depth, error in _tree(FinetuneError, 0):
+        also = [base.__name__ for base in error.__bases__ if not issubclass(base, FinetuneError)]
+        kinds = f" ({', '.join(also)})" if also and depth else ""
+        name = f"{'&emsp;' * depth}`{error.__name__}`{kinds}"
+        rows.append(f"| {name} | {error.exit_code} | {_first_line(error)} |")
+    return "\n".join(rows)
+
+
+def recipe() -> str:
+    """Describe every value of a recipe."""
+    from finetune.recipe.reference import markdown_reference
+
+    text: str = markdown_reference()
+    return text
+
+
+def classifier() -> str:
+    """List the public methods of `Classifier` with their signatures."""
+    from finetune import Classifier
+
+    rows = ["| method | gives |", "|---|---|"]
+    for name, member in vars(Classifier).items():
+        function = getattr(member, "__func__", member)
+        if name.startswith("_") or not inspect.isfunction(function):
+            continue
+        names = [
+            ("*" if one.kind is one.VAR_POSITIONAL else "") + one.name
+            for one in inspect.signature(function).parameters.values()
+            if one.name not in ("self", "cls")
+        ]
+        rows.append(f"| `{name}({', '.join(names)})` | {_first_line(function)} |")
+    return "\n".join(rows)
+
+
+def results() -> str:
+    """Show the default recipe on every set, beside its probe and training from scratch."""
+    if not RESULTS.is_file():
+        return "No figures are recorded yet."
+    recorded = json.loads(RESULTS.read_text(encoding="utf-8"))
+    by_recipe = {(row["data"], row["recipe"]): row for row in recorded["rows"]}
+    rows = [
+        "| photos | trained on | accuracy (95 %) | macro-F1 | probe | from scratch | time |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (data, name), row in by_recipe.items():
+        if name != "default":
+            continue
+        others = [by_recipe.get((data, other)) for other in ("probe", "from-scratch")]
+        beside = " | ".join(_percent(other["accuracy"]) if other else "" for other in others)
+        rows.append(
+            f"| {data}, {row['num_classes']} classes | {row['num_train']} | {_accuracy(row)} | "
+            f"{row['macro_f1']:.3f} | {beside} | {_duration(row['seconds'])} |"
+        )
+    command = f"```bash\n{recorded['command']}\n```"
+    return "\n".join(rows) + f"\n\n{recorded['device']}, one run each:\n\n{command}"
+
+
+def benchmarks() -> str:
+    """Show every file of figures: what was run, on what, and all of its rows."""
+    return "\n\n".join(
+        _benchmark(file) for file in sorted((ROOT / "docs/benchmarks").glob("*.json"))
+    )
+
+
+def _benchmark(file: Path) -> str:
+    """Show one file of figures."""
+    recorded = json.loads(file.read_text(encoding="utf-8"))
+    names = [name for name in recorded["rows"][0] if not name.endswith("_interval")]
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    for row in recorded["rows"]:
+        cells = [_cell(row, name) for name in names]
+        lines.append(f"| {' | '.join(cells)} |")
+    made = f"{recorded['device']}; commit `{recorded['commit']}`; raw figures: `{file.name}`."
+    command = f"```bash\n{recorded['command']}\n```"
+    return "\n\n".join([f"## {recorded['title']}", command, made, "\n".join(lines)])
+
+
+def _cell(row: dict[str, Any], name: str) -> str:
+    """Show one figure, with its interval where it has one."""
+    value, interval = row[name], row.get(f"{name}_interval")
+    shown = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    return f"{shown} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else shown
+
+
+def _accuracy(row: dict[str, Any]) -> str:
+    """Show an accuracy in percent with its interval."""
+    low, high = row["accuracy_interval"]
+    return f"{_percent(row['accuracy'])} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _percent(share: float) -> str:
+    """Show a share in percent."""
+    return f"{100 * share:.1f} %"
+
+
+def _duration(seconds: float) -> str:
+    """Show a duration in minutes, or in seconds where it is short."""
+    return f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def _describe(command: Any, path: str) -> Iterator[str]:
+    """Describe one command and, below it, its own commands."""
+    context = command.make_context(path, [], resilient_parsing=True)
+    pieces = [
+        piece.replace("{", "").replace("}", "") for piece in command.collect_usage_pieces(context)
+    ]
+    yield f"## `{path}`"
+    yield f"```text\n{' '.join([path, *pieces])}\n```"
+    yield inspect.cleandoc(command.help or "")
+    records = [param.get_help_record(context) for param in command.get_params(context)]
+    rows = [
+        f"| `{_escape(re.sub(r' <.*>$', '', name))}` | {_escape(help_text)} |"
+        for name, help_text in filter(None, records)
+    ]
+    yield "\n".join(["| name | meaning |", "|---|---|", *rows])
+    for name in getattr(command, "commands", {}):
+        yield from _describe(command.commands[name], f"{path} {name}")
+
+
+def _escape(text: str) -> str:
+    """Keep a vertical bar from ending a cell."""
+    return text.replace("|", "\\|")
+
+
+def _tree(error: type[Any], depth: int) -> Iterator[tuple[int, type[Any]]]:
+    """Walk the errors that `finetune.errors` defines, parents before children."""
+    yield depth, error
+    for child in error.__subclasses__():
+        if child.__module__ == error.__module__:
+            yield from _tree(child, depth + 1)
+
+
+def _first_line(documented: Any) -> str:
+    """Give the first sentence of a docstring, which may run over two lines."""
+    return " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "benchmarks": benchmarks,
+    "classifier": classifier,
+    "commands": commands,
+    "errors": errors,
+    "recipe": recipe,
+    "results": results,
+}
+
+if __name__ == "__main__":
+    main()
