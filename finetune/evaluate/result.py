@@ -117,7 +117,7 @@ class EvalResult:
             self.figures.per_class, key=lambda row: (row.f1 is None, row.f1 or 0.0, row.name)
         )
         width = max(len("class"), *(len(row.name) for row in rows[:NUM_SHOWN]))
-        lines = [f"{'class':<{width}}  precision  recall      F1  images"]
+        lines = [f"{'class':<{width}}  precision  {'recall':>7}  {'F1':>7}  images"]
         lines += [
             f"{row.name:<{width}}  {_percent(row.precision):>9}  {_percent(row.recall)}"
             f"  {_percent(row.f1)}  {row.support:>6}"

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 1
-ROWS_AT_ONCE = 4_096  # bounds the memory of text: 1,000 classes are then some 300 MB
+ROWS_AT_ONCE = 512  # bounds the memory of text: half a million cells with 1,000 classes
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +161,7 @@ def prediction_frame(outputs: Outputs, *, top_k: int | None = None) -> "pd.DataF
 
 def prediction_rows(outputs: Outputs, *, top_k: int | None = None) -> list[dict[str, object]]:
     """Give the rows of `prediction_frame` as plain values, fit for JSON: None, never NaN."""
-    frame = prediction_frame(outputs, top_k=top_k)
-    columns = [_plain(frame.iloc[:, place]) for place in range(frame.shape[1])]
-    return [dict(zip(frame.columns, row, strict=True)) for row in zip(*columns, strict=True)]
+    return list(_plain_rows(prediction_frame(outputs, top_k=top_k)))
 
 
 def prediction_text(
@@ -190,10 +188,11 @@ def write_predictions(outputs: Outputs, path: Path, *, top_k: int | None = None)
 
 def _prediction_lines(outputs: Outputs, *, kind: str, top_k: int | None) -> Iterator[str]:
     """Give predictions as pieces of text."""
+    frame = prediction_frame(outputs, top_k=top_k)
     if kind == "csv":
-        yield from _csv_lines([prediction_frame(outputs, top_k=top_k)])
+        yield from _csv_lines([frame])
         return
-    for row in prediction_rows(outputs, top_k=top_k):
+    for row in _plain_rows(frame):
         yield json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -272,6 +271,14 @@ def _objects(values: Sequence[str | None]) -> "NDArray[np.object_]":
     return np.array(values, dtype=object)
 
 
+def _plain_rows(frame: "pd.DataFrame") -> Iterator[dict[str, object]]:
+    """Give the rows of a frame as plain values by column, one after another."""
+    for part in _parts(frame):
+        columns = [_plain(part.iloc[:, place]) for place in range(part.shape[1])]
+        for row in zip(*columns, strict=True):
+            yield dict(zip(frame.columns, row, strict=True))
+
+
 def _plain(column: "pd.Series") -> list[object]:
     """Give a column as plain values: None where missing, float32 with its fewest digits."""
     if column.dtype.kind == "f":
@@ -296,10 +303,15 @@ def _csv_lines(frames: Sequence["pd.DataFrame"]) -> Iterator[str]:
     for number, frame in enumerate(frames):
         if not number:
             yield ",".join(_quoted(str(name)) for name in frame.columns) + "\n"
-        for start in range(0, len(frame), ROWS_AT_ONCE):
-            part = frame.iloc[start : start + ROWS_AT_ONCE]
+        for part in _parts(frame):
             columns = [_cells(part.iloc[:, place]) for place in range(part.shape[1])]
             yield "".join(",".join(row) + "\n" for row in zip(*columns, strict=True))
+
+
+def _parts(frame: "pd.DataFrame") -> Iterator["pd.DataFrame"]:
+    """Cut a frame into pieces of some rows each."""
+    for start in range(0, len(frame), ROWS_AT_ONCE):
+        yield frame.iloc[start : start + ROWS_AT_ONCE]
 
 
 def _cells(column: "pd.Series") -> list[str]:
