@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from finetune.components.metrics import is_loss
+from finetune.torchvision_ops import register_missing_ops
 from finetune.train.events import progress_events
 from finetune.train.freeze import Freezing
 from finetune.train.loop import EpochSeed, Stepper, train_epoch, validate
@@ -125,6 +126,7 @@ def _make_mix(session: Session) -> Callable[..., Any] | None:
     training, num_classes = session.recipe.training, len(session.inputs.counts)
     if not training.mixup and not training.cutmix:
         return None
+    register_missing_ops()
     from torchvision.transforms import v2
 
     mixes = [
@@ -140,6 +142,7 @@ def _make_ema(session: Session) -> Any:
     """A moving average of the weights, warmed up so that short stages profit too."""
     if session.recipe.training.ema is None:
         return None
+    register_missing_ops()
     from timm.utils import ModelEmaV3
 
     return ModelEmaV3(session.network, decay=session.recipe.training.ema, use_warmup=True)
