@@ -1,0 +1,116 @@
+"""`finetune evaluate`: the figures of a saved model on labelled photos."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finetune.cli.border import UsageError
+from finetune.cli.options import Debug, Json, Model
+from finetune.errors import FinetuneError
+
+if TYPE_CHECKING:
+    from finetune.cli.render import Screen
+    from finetune.evaluate.result import EvalResult
+    from finetune.model.bundle import Bundle
+    from finetune.report.tables import MetricsHeader
+
+__all__ = ["evaluate"]
+
+_SPLITS = ("train", "val", "test")
+_ROLES = {
+    "train": " (trained on: no test)",
+    "val": " (used for selection: no test)",
+    "test": "",
+}
+
+
+def evaluate(
+    model: Model,
+    data: Annotated[
+        str,
+        typer.Option("--data", metavar="DIR|CSV", help="Photos in folders by class, or a CSV."),
+    ],
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split", metavar="NAME", help="train, val or test; data without parts is taken whole."
+        ),
+    ] = "test",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write metrics.json and the tables there."),
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate a saved model on labelled photos: accuracy, F1, every class, with intervals.
+
+    Example: finetune evaluate runs/photos-efficientnet_b0-001 --data photos/ --split test
+    """
+    if split not in _SPLITS:
+        raise UsageError(f"--split {split} is not one of train, val, test", hint="--split test")
+    if out is not None:
+        _check_out(out)
+    from finetune.cli.display import show_result
+    from finetune.cli.render import Screen, print_json
+    from finetune.model.bundle import load_bundle
+    from finetune.report.tables import metrics_document, write_tables
+
+    began = time.perf_counter()
+    screen = Screen(sys.stderr)
+    bundle = load_bundle(model)
+    result = _evaluate(bundle, data, split, screen)
+    header = _header(bundle, model, time.perf_counter() - began)
+    if out is not None:
+        from finetune.runtime.files import make_folder
+
+        make_folder(out)
+        write_tables({split: result}, out, header=header)
+        screen.line(f"tables written to {out}")
+    if json:
+        print_json(metrics_document({split: result}, header=header))
+    else:
+        table = str(out / "per_class.csv") if out else None
+        show_result(Screen(sys.stdout), result, role=_ROLES[split], table=table)
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder that holds something, before anything slow happens."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise FinetuneError(
+            f"{out} exists and is not empty; nothing is overwritten", hint="choose another --out"
+        )
+
+
+def _evaluate(bundle: Bundle, data: str, split: str, screen: Screen) -> EvalResult:
+    """Predict the labelled photos with progress on a screen, and score the answers."""
+    from finetune.cli.predict import inference_options, shown_progress
+    from finetune.evaluate.evaluate import evaluate as score
+    from finetune.evaluate.labelled import read_labelled
+    from finetune.model.inference import predict_samples
+
+    samples = read_labelled(data, split=split, classes=bundle.classes)
+    with shown_progress(screen) as progress:
+        outputs = predict_samples(
+            bundle, samples, options=inference_options(len(samples)), progress=progress
+        )
+    return score(outputs, split=split)
+
+
+def _header(bundle: Bundle, model: str, seconds: float) -> MetricsHeader:
+    """Say what was evaluated."""
+    from finetune.report.tables import MetricsHeader
+    from finetune.runtime.device import peak_memory_mib
+
+    return MetricsHeader(
+        run=Path(model).resolve().name,
+        backbone=str(bundle.document.get("backbone", "")),
+        classes=bundle.classes,
+        total_seconds=seconds,
+        peak_memory_mib=peak_memory_mib(),
+    )

@@ -1,0 +1,51 @@
+"""Flags that several commands share, and what the shell completes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["Data", "Debug", "Json", "Model", "complete_backbone", "complete_recipe"]
+
+_MAX_COMPLETIONS = 200  # a shell that lists more asks the person whether it should
+
+
+def complete_backbone(incomplete: str) -> list[str]:
+    """Complete the name of a backbone; after a dot also the tag of its weights."""
+    from finetune.model.facts import load_facts
+
+    if "." in incomplete:
+        architecture = incomplete.partition(".")[0]
+        return [
+            f"{facts.name}.{tag.name}"
+            for facts in load_facts()
+            for tag in facts.tags
+            if facts.name == architecture
+        ]
+    names = [facts.name for facts in load_facts() if facts.name.startswith(incomplete)]
+    return names[:_MAX_COMPLETIONS]
+
+
+def complete_recipe(incomplete: str) -> list[tuple[str, str]]:
+    """Complete the name of a recipe that ships with the package, with what it is for."""
+    from finetune.recipe.builtin import list_recipes
+
+    return [
+        (recipe.name, recipe.summary)
+        for recipe in list_recipes()
+        if recipe.name.startswith(incomplete)
+    ]
+
+
+Data = Annotated[
+    str | None,
+    typer.Option("--data", metavar="DIR|CSV", help="Photos in folders by class, or a CSV."),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Json = Annotated[
+    bool, typer.Option("--json", help="Write the result as JSON on stdout, and nothing else there.")
+]
+Model = Annotated[
+    str, typer.Argument(metavar="RUN|MODEL", help="A run folder, or the folder of a saved model.")
+]

@@ -1,0 +1,147 @@
+"""`finetune predict`: one row for every image, in the order given."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finetune.cli.border import UsageError
+from finetune.cli.options import Debug, Json, Model
+from finetune.errors import DataError
+
+if TYPE_CHECKING:
+    from finetune.cli.render import Screen
+    from finetune.model.inference import InferenceOptions
+    from finetune.train.events import Event
+    from finetune.types import Outputs, Progress
+
+__all__ = ["inference_options", "predict", "shown_progress"]
+
+_STDIN = "-"
+_ENDINGS = (".csv", ".jsonl")
+
+
+def predict(
+    model: Model,
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH", help="Images and folders; - reads paths from stdin."),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write all probabilities to a .csv or .jsonl."),
+    ] = None,
+    top_k: Annotated[
+        int | None,
+        typer.Option("--top-k", metavar="K", min=1, help="Also give the K likeliest classes."),
+    ] = None,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Predict images with the model of a run; an image that cannot be read has its reason.
+
+    Example: finetune predict runs/photos-efficientnet_b0-001 new/ --out answers.csv
+    """
+    if out is not None and out.suffix.lower() not in _ENDINGS:
+        raise UsageError(
+            f"--out {out} must end in .csv or .jsonl", hint=f"--out {out.with_suffix('.csv')}"
+        )
+    items = _items(paths)
+    from finetune.cli.render import Screen, print_json
+    from finetune.report.tables import prediction_rows, write_predictions
+
+    screen = Screen(sys.stderr)
+    outputs = _predict(model, items, screen)
+    if out is not None:
+        write_predictions(outputs, out, top_k=top_k)
+        screen.line(f"{len(outputs.names)} rows written to {out}")
+    if json:
+        print_json(prediction_rows(outputs, top_k=top_k))
+    elif out is None:
+        _show(outputs, top_k or 1)
+    if len(outputs.errors) == len(outputs.names):
+        raise DataError(
+            f"none of the {len(outputs.names)} images could be read",
+            hint="the reason of each stands in its row",
+        )
+
+
+def _items(paths: list[str]) -> list[Path]:
+    """List the images to predict, in order; folders give their files."""
+    from finetune.data.index import list_images
+
+    named: list[str | Path] = []
+    for path in paths:
+        lines = sys.stdin.read().splitlines() if path == _STDIN else [path]
+        named += [line for line in lines if line.strip()]
+    items = list_images(named)
+    if not items:
+        raise DataError("there is no image to predict", hint="name files, or a folder of images")
+    return items
+
+
+def _predict(model: str, items: list[Path], screen: Screen) -> Outputs:
+    """Predict, with progress on a screen."""
+    from finetune.model.bundle import load_bundle
+    from finetune.model.inference import predict as predict_images
+
+    bundle = load_bundle(model)
+    with shown_progress(screen) as progress:
+        options = inference_options(len(items))
+        return predict_images(bundle, items, options=options, progress=progress)
+
+
+def inference_options(num_images: int) -> InferenceOptions:
+    """Choose device and processes for so many images."""
+    from finetune.data.loading import choose_workers
+    from finetune.model.inference import InferenceOptions
+    from finetune.runtime.device import machine_facts
+
+    machine = machine_facts()
+    workers = choose_workers(machine.num_cpus, num_images).value
+    return InferenceOptions(device=machine.device, workers=workers)
+
+
+@contextmanager
+def shown_progress(screen: Screen) -> Iterator[Progress]:
+    """Give a callback that draws how many images are predicted; the bar goes at the end."""
+    from finetune.train.events import Progressed, progress_events
+
+    def draw(event: Event) -> None:
+        if isinstance(event, Progressed):
+            screen.progress("predicting", event.done, event.total, event.images_per_second)
+
+    try:
+        yield progress_events("predict", draw)
+    finally:
+        screen.end_progress()
+
+
+def _show(outputs: Outputs, top_k: int) -> None:
+    """Write a compact table on stdout: path, the likeliest classes, errors if there are any."""
+    from finetune.cli.render import Column, Screen, figure
+    from finetune.report.tables import prediction_rows
+
+    ranks = range(1, min(top_k, len(outputs.classes)) + 1)
+    columns = [Column("path", "left", is_shortened=True)]
+    for rank in ranks:
+        columns += [Column("predicted" if rank == 1 else f"{rank}.", "left"), Column("probability")]
+    if outputs.errors:
+        columns.append(Column("error", "left"))
+    rows = []
+    for row in prediction_rows(outputs, top_k=top_k):
+        cells = [str(row["path"])]
+        for rank in ranks:
+            probability = row[f"top_{rank}_probability"]
+            known = isinstance(probability, float)
+            cells += [
+                str(row[f"top_{rank}"]) if known else "-",
+                figure(probability if isinstance(probability, float) else None),
+            ]
+        rows.append([*cells, str(row["error"] or "")] if outputs.errors else cells)
+    Screen(sys.stdout).table(columns, rows)

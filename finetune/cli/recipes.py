@@ -1,0 +1,170 @@
+"""`finetune recipes`: see, copy and check the files that say what a run does."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finetune.cli.border import UsageError
+from finetune.cli.options import Debug, Json, complete_recipe
+from finetune.errors import FinetuneError, Problem, RecipeError
+
+if TYPE_CHECKING:
+    from finetune.recipe.schema import Recipe
+
+__all__ = ["recipes"]
+
+recipes = typer.Typer(
+    help="List, show, copy and check recipes: the files that say what a run does.",
+    rich_markup_mode=None,
+    no_args_is_help=False,
+)
+
+_Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME", help="A recipe's name, as in ls.", autocompletion=complete_recipe
+    ),
+]
+
+
+@recipes.callback(invoke_without_command=True)
+def _help(context: typer.Context, debug: Debug = False) -> None:
+    """List, show, copy and check recipes: the files that say what a run does."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@recipes.command("ls")
+def list_all(json: Json = False, debug: Debug = False) -> None:
+    """List the recipes that ship with finetune, with what each is for."""
+    from finetune.cli.render import Column, Screen, print_json
+    from finetune.recipe.builtin import list_recipes
+
+    found = list_recipes()
+    if json:
+        print_json([{"name": one.name, "summary": one.summary} for one in found])
+        return
+    columns = (Column("name", "left"), Column("what it is for", "left", is_shortened=True))
+    Screen(sys.stdout).table(columns, [(one.name, one.summary) for one in found])
+
+
+@recipes.command("show")
+def show(name: _Name, debug: Debug = False) -> None:
+    """Write a recipe on stdout, with its comments."""
+    sys.stdout.write(_read(name))
+
+
+@recipes.command("copy")
+def copy(
+    name: _Name,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Copy a recipe to a file, to change it and run it with --recipe FILE.
+
+    Example: finetune recipes copy default my.yaml
+    """
+    from finetune.runtime.files import write_text
+
+    text = _read(name)
+    if file.is_dir():
+        raise FinetuneError(f"{file} is a folder", hint=f"name a file: {file / name}.yaml")
+    if file.exists() and not overwrite:
+        raise FinetuneError(f"{file} exists", hint="choose another FILE, or add --overwrite")
+    write_text(file, text)
+    print(f"{file} written\nnext: finetune run --recipe {file} --data DIR", file=sys.stderr)
+
+
+@recipes.command("check")
+def check(
+    file: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE", help="A recipe's file or name.", autocompletion=complete_recipe
+        ),
+    ],
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check a recipe whole: every value, the optimisers, the transforms; trains nothing.
+
+    All problems are told at once, by file and line; the exit code is then 2.
+    """
+    problems = _find_problems(file)
+    if json:
+        from finetune.cli.render import print_json
+
+        print_json({"file": file, "problems": [_as_json(problem) for problem in problems]})
+        if problems:
+            raise typer.Exit(RecipeError.exit_code)
+        return
+    if problems:
+        raise RecipeError(
+            problems, source=file, hint="finetune recipes schema describes every value"
+        )
+    print(f"{file}: nothing wrong", file=sys.stderr)
+
+
+@recipes.command("schema")
+def schema(debug: Debug = False) -> None:
+    """Write the JSON schema of recipes on stdout, for editors."""
+    from finetune.cli.render import print_json
+    from finetune.recipe.reference import json_schema
+
+    print_json(json_schema())
+
+
+def _read(name: str) -> str:
+    """Read the text of a recipe by name; a file is read as well."""
+    from finetune.recipe.builtin import find_recipe
+
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        if not path.is_file():
+            raise UsageError(f"there is no file {name}", hint="finetune recipes ls")
+        return path.read_text(encoding="utf-8")
+    return find_recipe(name).read_text(encoding="utf-8")
+
+
+def _find_problems(file: str) -> list[Problem]:
+    """Find all problems of a recipe: of its values, or else of names that timm and others own."""
+    from finetune.recipe.load import load_recipe
+
+    try:
+        recipe = load_recipe(file)
+    except RecipeError as error:
+        return list(error.problems)
+    return _foreign_problems(recipe)
+
+
+def _foreign_problems(recipe: Recipe) -> list[Problem]:
+    """Check the optimisers' names and the transforms against the libraries that have them."""
+    problems: list[Problem] = []
+    for index, stage in enumerate(recipe.stages):
+        try:
+            stage.optimizer.check_name()
+        except RecipeError as error:
+            problems += [
+                Problem(f"stages.{index}.optimizer", found.message, hint=found.hint)
+                for found in error.problems
+            ]
+    try:
+        recipe.augment.check()
+    except RecipeError as error:
+        problems += error.problems
+    return problems
+
+
+def _as_json(problem: Problem) -> dict[str, object]:
+    """Give a problem as an object."""
+    return {
+        "path": problem.path,
+        "line": problem.line,
+        "message": problem.message,
+        "hint": problem.hint,
+    }

@@ -1,0 +1,58 @@
+"""Nothing heavy is imported before it is needed; each check is a process of its own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {
+    "PIL", "accelerate", "albumentations", "cv2", "huggingface_hub", "numpy", "pandas", "pydantic",
+    "rich", "ruamel", "scipy", "sklearn", "timm", "torch", "torchvision",
+}  # fmt: skip
+COMMANDS = ("run", "evaluate", "predict", "recipes", "backbones", "demo")
+
+
+def modules_after(code: str) -> set[str]:
+    """Run code in a fresh interpreter and name the top-level modules it leaves behind."""
+    report = "import json, sys; print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
+    finished = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True
+    )
+    return {name.partition(".")[0] for name in json.loads(finished.stderr.splitlines()[-1])}
+
+
+def call(*arguments: str) -> str:
+    return f"from finetune.cli.app import main\nassert main({list(arguments)!r}) == 0"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import finetune",
+        "import finetune.cli",
+        "import finetune.cli.app",
+        call("--help"),
+        call("--version"),
+    ],
+)
+def test_a_face_imports_nothing_heavy(code: str) -> None:
+    assert not modules_after(code) & HEAVY
+
+
+@pytest.mark.parametrize("arguments", [(), *((command, "--help") for command in COMMANDS)])
+def test_the_help_of_a_command_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    # typer itself checks the values of flags with pydantic
+    assert not modules_after(call(*arguments)) & (HEAVY - {"pydantic"})
+
+
+def test_listing_backbones_imports_neither_timm_nor_torch() -> None:
+    loaded = modules_after(call("backbones", "efficientnet_b0", "--json"))
+    assert not loaded & (HEAVY - {"pydantic", "rich"})
+
+
+def test_the_command_is_also_python_dash_m() -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "finetune", "--version"], capture_output=True, text=True, check=True
+    )
+    assert finished.stdout.startswith("finetune ")
