@@ -1,0 +1,293 @@
+"""The only image decoder: Pillow, with one stated rule for every kind of image.
+
+- Only raster formats are tried; PostScript, PDF, SVG and the like never reach an interpreter.
+- The orientation in EXIF, or in XMP where EXIF has none, is applied; damaged EXIF is ignored.
+- The whole image is decoded. What Pillow refuses is unreadable: there is no second decoder.
+- Of animations, multi-picture files and multi-page TIFFs the first picture counts.
+- Grey becomes three equal channels. Transparency is composited on white. CMYK, YCbCr, HSV, LAB
+  and palettes are converted by Pillow.
+- Of 16 bits the upper eight count, as Pillow does for colour. 32-bit integers within 0 to 65535 are
+  16-bit values. Floats within 0 to 1 are scaled by 255, within 0 to 255 rounded. What lies outside
+  these ranges is stretched from its minimum to its maximum; NaN counts as 0.
+- Colour profiles are ignored, as in the training of timm's weights.
+- An image with more than `max_pixels` is refused from its header, before it takes memory.
+"""
+
+import logging
+import re
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from finetune.errors import DataError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+__all__ = ["UnreadableImageError", "decode", "open_image_file", "quiet", "to_rgb_image"]
+
+# HEIF is there where the user has registered a plugin for it.
+_FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM"),
+    *("TIFF", "WEBP"),
+)
+_SIGNATURES = (
+    *((b"\x89PNG\r\n\x1a\n", "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"GIF8", "GIF")),
+    *((b"II*\x00", "TIFF"), (b"MM\x00*", "TIFF")),
+)
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
+# What Pillow's plugins were seen to raise on damaged files.
+_DAMAGE = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError),
+    *(OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error),
+)
+_ORIENTATION_TAG = 0x0112  # of EXIF and TIFF
+
+
+class UnreadableImageError(DataError):
+    """A file is no image that can be read; the message is the reason, without the path."""
+
+
+def decode(source: "Path | BinaryIO | bytes", *, max_pixels: int) -> "Image":
+    """Decode an image fully: RGB, upright, by the rules of this module.
+
+    Args:
+        source: A path, an open binary file at its start, or the bytes of a file.
+        max_pixels: Largest width times height, as the header says.
+
+    Returns:
+        A Pillow image of mode RGB that needs no file any more.
+
+    Raises:
+        UnreadableImageError: It cannot be read; the message is the reason, without the path.
+    """
+    if isinstance(source, bytes):
+        return decode(BytesIO(source), max_pixels=max_pixels)
+    if isinstance(source, Path):
+        with open_image_file(source) as file:
+            return decode(file, max_pixels=max_pixels)
+    with quiet():
+        return _decode_file(source, max_pixels)
+
+
+def to_rgb_image(value: object) -> "Image":
+    """Take an image that a Python user holds, by the rules of this module.
+
+    Args:
+        value: A Pillow image of any mode, or an (H, W, 3) uint8 RGB array.
+
+    Raises:
+        DataError: It is neither.
+        UnreadableImageError: A Pillow image that cannot be loaded.
+    """
+    from PIL import Image
+
+    if isinstance(value, Image.Image):
+        with quiet():
+            return _loaded(value)
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is None or dtype is None:
+        raise DataError(f"an image is a Pillow image or an array, not {type(value).__name__}")
+    if str(dtype) != "uint8" or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+        raise DataError(
+            f"an array of an image is uint8 of shape (height, width, 3) in RGB order, "
+            f"not {dtype} of shape {tuple(shape)}"
+        )
+    import numpy as np
+
+    return Image.fromarray(np.ascontiguousarray(value))
+
+
+@contextmanager
+def open_image_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a regular file that has bytes in it.
+
+    Raises:
+        UnreadableImageError: It is missing, forbidden, empty, or no regular file.
+    """
+    try:
+        mode = path.stat().st_mode
+        # Careful: opening a pipe would wait for ever.
+        if not stat.S_ISREG(mode):
+            raise UnreadableImageError(
+                "a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file"
+            )
+        file = path.open("rb")
+    except OSError as error:
+        raise UnreadableImageError(_os_reason(error)) from error
+    with file:
+        yield file
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Pillow's warnings of odd metadata and large images to ourselves."""
+    _silence_log()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@cache
+def _silence_log() -> None:
+    """Stop Python from printing what Pillow logs where nobody has set up logging."""
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def _decode_file(file: BinaryIO, max_pixels: int) -> "Image":
+    """Decode an open file, its damage turned into a reason."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        image = Image.open(file, formats=_formats())
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(_unidentified_reason(file)) from error
+    except Image.DecompressionBombError as error:
+        raise UnreadableImageError(_bomb_reason(str(error), max_pixels)) from error
+    except _DAMAGE as error:
+        raise UnreadableImageError(_damage_reason(error)) from error
+    with image:
+        num_pixels = image.width * image.height
+        if num_pixels > max_pixels:
+            raise UnreadableImageError(f"has {num_pixels} pixels, the limit is {max_pixels}")
+        return _loaded(image)
+
+
+@cache
+def _formats() -> list[str]:
+    """List the formats of ours that this Pillow knows; it fails on names that it does not."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in _FORMATS if name in Image.OPEN]
+
+
+def _loaded(image: "Image") -> "Image":
+    """Load the pixels, turn them upright, make them RGB; no metadata stays."""
+    if 0 in image.size:
+        raise UnreadableImageError("has no pixels")
+    try:
+        image.load()
+        picture = _upright(_to_rgb(image), _orientation(image))
+    except _DAMAGE as error:
+        raise UnreadableImageError(_damage_reason(error)) from error
+    # Careful: what kept its EXIF would be turned again by the next who reads it.
+    clean = picture.copy() if picture is image else picture
+    clean.info = {}
+    return clean
+
+
+def _orientation(image: "Image") -> object:
+    """Read the orientation, 1 to 8; damaged metadata is as good as none."""
+    try:
+        return image.getexif().get(_ORIENTATION_TAG)
+    except _DAMAGE:
+        return None
+
+
+def _upright(image: "Image", orientation: object) -> "Image":
+    """Undo an EXIF orientation; values other than 2 to 8 change nothing."""
+    from PIL.Image import Transpose
+
+    methods = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    method = methods.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _to_rgb(image: "Image") -> "Image":
+    """Convert any mode to RGB by the rules of this module."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _from_deep(image)
+    if image.mode == "LAB":
+        return _from_lab(image)
+    if image.has_transparency_data:
+        return _on_white(image.convert("RGBA"))
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _on_white(image: "Image") -> "Image":
+    """Composite an RGBA image on white."""
+    from PIL import Image
+
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _from_lab(image: "Image") -> "Image":
+    """Convert CIE LAB (D50) to sRGB, which Pillow does by its colour management."""
+    from PIL import ImageCms
+
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+    if converted is None:
+        raise ValueError("conversion from LAB failed")
+    return converted
+
+
+def _from_deep(image: "Image") -> "Image":
+    """Bring grey values of 16 or 32 bits to 8."""
+    import numpy as np
+    from PIL import Image
+
+    values: NDArray[np.float64] = np.asarray(image.convert("F"), dtype=np.float64)
+    values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if image.mode != "F" and low >= 0 and high <= 65_535:
+        values = values // 256
+    elif low >= 0 and high <= 1:
+        values = values * 255
+    elif low < 0 or high > 255:
+        values = (values - low) * (255 / max(high - low, 1e-300))
+    return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
+
+
+def _unidentified_reason(file: BinaryIO) -> str:
+    """Say why Pillow knows no format: empty, HEIC, or no image."""
+    file.seek(0)
+    start = file.read(12)
+    if not start:
+        return "empty file"
+    if start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS:
+        return "a HEIC image, which Pillow does not read; convert it to JPEG"
+    known = next((name for magic, name in _SIGNATURES if start.startswith(magic)), None)
+    return f"damaged: the header of this {known} cannot be read" if known else "not an image"
+
+
+def _bomb_reason(message: str, max_pixels: int) -> str:
+    """Say how many pixels there are, from Pillow's own message."""
+    found = [int(number) for number in re.findall(r"\d+", message)]
+    if len(found) < 2:
+        return f"has too many pixels, the limit is {max_pixels}"
+    return f"has {found[0]} pixels, the limit is {min(max_pixels, found[1])}"
+
+
+def _damage_reason(error: Exception) -> str:
+    """Say in one short sentence what Pillow found."""
+    if isinstance(error, MemoryError):
+        return "too large for the memory"
+    text = " ".join(str(error).split()) or type(error).__name__
+    is_cut = isinstance(error, EOFError) or "truncated" in text.lower()
+    return f"{'truncated' if is_cut else 'damaged'}: {text[:120]}"
+
+
+def _os_reason(error: OSError) -> str:
+    """Say why a file cannot be opened."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return (error.strerror or type(error).__name__).lower()

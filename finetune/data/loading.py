@@ -1,0 +1,261 @@
+"""Load images in batches: uint8 tensors, by worker processes that change nothing but the time.
+
+- What a training image looks like follows from (seed, stage, epoch, position), its order from
+  (seed, stage, epoch): never from the worker, and the random state of the process stays untouched.
+- The epoch stands in shared memory, since workers live on from epoch to epoch with their own copy
+  of the data set.
+- A file that can no longer be read ends the run with its name; it is never replaced by another.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+
+from finetune.components.pipelines import AugmentFunction
+from finetune.data.decode import UnreadableImageError, decode
+from finetune.errors import DataError
+from finetune.runtime.seeds import derive_seed
+from finetune.types import Choice, Sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = [
+    "EpochSampler",
+    "EvalImages",
+    "LoadingError",
+    "TrainImages",
+    "choose_workers",
+    "make_loader",
+]
+
+Item = tuple[torch.Tensor, int, int]  # (3, H, W) uint8, label, position
+Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # (B, 3, H, W) uint8, (B,), (B,) int64
+
+_NOTE = "finetune-error: "  # opens the line that carries an error out of a worker
+_MOST_WORKERS = 8  # more wait for each other's disk and memory; PyTorch's own examples use 4 to 8
+_FEW_SAMPLES = 256  # about a second of decoding, as long as starting workers takes
+
+
+class LoadingError(DataError):
+    """An image cannot be loaded in mid-run; the message names the file.
+
+    Careful: DataLoader raises an error of a worker anew as `type(traceback)`. The sentence and the
+    hint travel in a note of the traceback, and are read from it here.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        notes = re.findall(f"^{_NOTE}(.*)$", message, flags=re.MULTILINE)
+        if notes:
+            message, hint = json.loads(notes[-1])
+        super().__init__(message, hint=hint)
+        if not notes and get_worker_info() is not None:
+            self.add_note(_NOTE + json.dumps([message, hint]))
+
+
+class EvalImages(Dataset[Item]):
+    """Images as evaluation sees them.
+
+    Args:
+        samples: N samples.
+        transform: RGB Pillow image → (3, H, W) uint8 tensor.
+        classes: K class names; the label of a sample is its index here, -1 where it has none.
+        max_pixels: Images with more pixels are not decoded.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        transform: "Callable[[Image], torch.Tensor]",
+        classes: Sequence[str],
+        max_pixels: int,
+    ) -> None:
+        self._samples = tuple(samples)
+        self._transform = transform
+        self._labels = _labels(samples, classes)
+        self._max_pixels = max_pixels
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, position: int) -> Item:
+        image = _read(self._samples[position], self._max_pixels)
+        return self._transform(image), self._labels[position], position
+
+
+class TrainImages(Dataset[Item]):
+    """Images changed by an augmentation, anew in each epoch.
+
+    An index beyond the number of samples N is a repetition: `i + k * N` is sample i, drawn for the
+    k-th time after the first, and changed in another way.
+
+    Args:
+        samples: N samples; each has one of the classes.
+        augment: What `build` of a section gives.
+        classes: K class names; the label of a sample is its index here.
+        seed: The seed of the run.
+        max_pixels: Images with more pixels are not decoded.
+    """
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        augment: AugmentFunction,
+        classes: Sequence[str],
+        seed: int,
+        max_pixels: int,
+    ) -> None:
+        self._samples = tuple(samples)
+        self._augment = augment
+        self._labels = _labels(samples, classes)
+        self._seed = seed
+        self._max_pixels = max_pixels
+        self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, stage_index: int, epoch: int) -> None:
+        """Tell which epoch comes next, before its first batch is asked for."""
+        self._epoch[0], self._epoch[1] = stage_index, epoch
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Item:
+        import numpy as np
+
+        repetition, position = divmod(index, len(self._samples))
+        sample = self._samples[position]
+        stage_index, epoch = self._epoch.tolist()
+        seed = derive_seed(self._seed, "augment", stage_index, epoch, position, repetition)
+        pixels = np.array(_read(sample, self._max_pixels))
+        try:
+            changed = self._augment(pixels, seed=seed)
+        except DataError as error:
+            raise LoadingError(f"{sample.name}: {error.message}", hint=error.hint) from error
+        tensor = torch.from_numpy(changed).permute(2, 0, 1).contiguous()
+        return tensor, self._labels[position], position
+
+
+class EpochSampler(Sampler[int]):
+    """The order of the training images, a function of (seed, stage, epoch).
+
+    Args:
+        num_samples: N; an epoch is N draws.
+        seed: The seed of the run.
+        weights: N weights to draw with repetition; None gives each image once.
+    """
+
+    def __init__(self, num_samples: int, seed: int, weights: Sequence[float] | None = None) -> None:
+        self._num_samples = num_samples
+        self._seed = seed
+        self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
+        self._stage_index, self._epoch = 0, 0
+
+    def set_epoch(self, stage_index: int, epoch: int | None = None) -> None:
+        """Tell which epoch comes next.
+
+        With one argument it is Accelerate that tells its own count of passes; that is ignored.
+        """
+        if epoch is not None:
+            self._stage_index, self._epoch = stage_index, epoch
+
+    def __len__(self) -> int:
+        return self._num_samples
+
+    def __iter__(self) -> Iterator[int]:
+        seed = derive_seed(self._seed, "order", self._stage_index, self._epoch)
+        generator = torch.Generator().manual_seed(seed)
+        if self._weights is None:
+            yield from torch.randperm(self._num_samples, generator=generator).tolist()
+            return
+        draws = torch.multinomial(
+            self._weights, self._num_samples, replacement=True, generator=generator
+        )
+        times: dict[int, int] = {}
+        for position in draws.tolist():
+            yield position + self._num_samples * times.get(position, 0)
+            times[position] = times.get(position, 0) + 1
+
+
+def make_loader(
+    dataset: Dataset[Item],
+    *,
+    batch_size: int,
+    workers: int,
+    sampler: EpochSampler | None = None,
+    drop_single: bool = False,
+    device: str = "cpu",
+) -> DataLoader[Batch]:
+    """Make the loader of a data set.
+
+    Args:
+        dataset: `EvalImages` or `TrainImages`.
+        batch_size: Images a batch; the last may have fewer.
+        workers: Processes that decode, at most one a core; 0 decodes in this one.
+        sampler: The order; None is that of the data set.
+        drop_single: Leave out a last batch of one image, on which BatchNorm cannot train.
+        device: A torch device string; on cuda, batches are pinned.
+
+    Returns:
+        Batches of (B, 3, H, W) uint8 images, (B,) int64 labels, (B,) int64 positions.
+    """
+    num_samples = len(dataset)  # type: ignore[arg-type]
+    is_single = num_samples > 1 and num_samples % batch_size == 1
+    workers = min(workers, _num_cores())
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        drop_last=drop_single and is_single,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=device.startswith("cuda"),
+        worker_init_fn=_start_worker if workers else None,
+        # Its own, since DataLoader draws from the process's generator at each pass otherwise.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def choose_workers(num_cpus: int, num_samples: int) -> Choice[int]:
+    """Choose how many processes decode; the result of a run does not depend on it."""
+    if num_samples < _FEW_SAMPLES:
+        return Choice(0, f"{num_samples} images are decoded sooner than a process starts")
+    if num_cpus < 2:
+        return Choice(0, "there is one core, and it trains")
+    workers = min(num_cpus - 1, _MOST_WORKERS)
+    return Choice(workers, f"{num_cpus} cores, one of them trains")
+
+
+def _read(sample: Sample, max_pixels: int) -> "Image":
+    """Decode a sample's file, or name it."""
+    try:
+        return decode(sample.path, max_pixels=max_pixels)
+    except UnreadableImageError as error:
+        raise LoadingError(
+            f"{sample.path} can no longer be read: {error.message}",
+            hint="it was readable when the run began; put it back and run again",
+        ) from error
+
+
+def _labels(samples: Sequence[Sample], classes: Sequence[str]) -> list[int]:
+    """Give each sample's index into the classes; -1 where it is in none."""
+    position = {name: index for index, name in enumerate(classes)}
+    return [-1 if s.label is None else position.get(s.label, -1) for s in samples]
+
+
+def _num_cores() -> int:
+    """Count the cores that this process may use; DataLoader warns of more workers than that."""
+    affinity: Callable[[int], Any] | None = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def _start_worker(_: int) -> None:
+    """Keep OpenCV to one thread: its pool does not survive a fork, and every core has a worker."""
+    opencv = sys.modules.get("cv2")
+    if opencv is not None:
+        opencv.setNumThreads(0)

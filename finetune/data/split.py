@@ -1,0 +1,271 @@
+"""Carve validation and test parts: stratified, grouped, copies together, seeded by content.
+
+scikit-learn's `StratifiedGroupKFold` is not used: its parts are 1/k of the data, and they depend on
+the order of the samples. Here images that share a group or their bytes make a unit; units are
+drawn in an order that follows from the seed and the digests of their files alone, so that renaming,
+moving or listing the files differently leaves every image in its part.
+
+A part takes of each class its fraction, rounded, at least one; a class with fewer than three
+images, or too few units for all parts, stays in train as a whole, and that is said.
+"""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from finetune.data.index import require_trainable
+from finetune.errors import DataError, join_names
+from finetune.runtime.files import write_text
+from finetune.runtime.seeds import derive_seed
+from finetune.types import Index, Sample, Split
+
+__all__ = ["read_split", "split_index", "write_split"]
+
+_FEWEST = 3  # images of a class; fewer stay in train
+_COLUMNS = ("path", "label", "split", "group")
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """Images that must stay in one part.
+
+    Attributes:
+        names: Their names.
+        counts: Images by class.
+    """
+
+    names: tuple[str, ...]
+    counts: Mapping[str, int]
+
+
+def split_index(index: Index, *, val_fraction: float, test_fraction: float, seed: int) -> Index:
+    """Give every sample a part.
+
+    A source with parts keeps them, and a missing `val` is carved out of train. From one without,
+    `test` is carved as well.
+
+    Args:
+        index: As `check_images` gives it: the digests decide the split.
+        val_fraction: Part of each class, in (0, 1).
+        test_fraction: Part of each class, in [0, 1); 0 carves none.
+        seed: Of the order in which units are drawn.
+
+    Returns:
+        The index with a split in every sample, classes of train, and sentences on classes that
+        stay in train.
+
+    Raises:
+        DataError: It cannot be trained on (see `require_trainable`), or no class has enough
+            images for a validation part.
+    """
+    require_trainable(index)
+    has_parts = any(sample.split is not None for sample in index.samples)
+    fractions: dict[Split, float] = {}
+    if not has_parts and test_fraction > 0:
+        fractions["test"] = test_fraction
+    if not index.part("val"):
+        fractions["val"] = val_fraction
+    pool = index.part("train") if has_parts else index.samples
+    parts = _carve(pool, fractions, seed) if fractions else {}
+    samples = tuple(
+        replace(sample, split=parts.get(sample.name, sample.split or "train"))
+        for sample in index.samples
+    )
+    if not any(sample.split == "val" for sample in samples):
+        raise DataError(
+            f"no class of {index.root} has enough images for a validation part: "
+            f"it takes {_FEWEST} images, in as many groups as there are parts",
+            hint="add images, or give a folder val beside train",
+        )
+    return _finished(index, samples, fractions)
+
+
+def write_split(index: Index, path: Path) -> None:
+    """Write the split as `path,label,split,group`, whole or not at all.
+
+    Raises:
+        FinetuneError: The disk is full or the folder cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for sample in index.samples:
+        writer.writerow((sample.name, sample.label, sample.split, sample.group or ""))
+    write_text(path, text.getvalue())
+
+
+def read_split(path: Path, root: Path) -> dict[str, Split]:
+    """Read what `write_split` wrote.
+
+    Args:
+        path: The file `split.csv`.
+        root: The data folder that its names are relative to.
+
+    Returns:
+        The part of each image by its name.
+
+    Raises:
+        DataError: The file cannot be read, or names images that are no longer in `root`.
+    """
+    words: dict[str, Split] = {"train": "train", "val": "val", "test": "test"}
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+        split = {row["path"]: words[row["split"]] for row in rows}
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"cannot read the split {path}: {error}") from error
+    except KeyError as error:
+        raise DataError(f"{path} is no split: {error} is missing or unknown") from error
+    missing = [name for name in split if not (root / name).is_file()]
+    if missing:
+        raise DataError(f"{path} names images that are not in {root}: {join_names(missing)}")
+    return split
+
+
+def _finished(index: Index, samples: tuple[Sample, ...], fractions: Mapping[Split, float]) -> Index:
+    """Complete the index: classes of train, and what is to be said of small classes."""
+    train = Counter(str(sample.label) for sample in samples if sample.split == "train")
+    warnings = list(index.warnings)
+    for split in fractions:
+        present = {str(sample.label) for sample in samples if sample.split == split}
+        absent = [f"{name} ({train[name]})" for name in sorted(train) if name not in present]
+        if absent:
+            noun = "class has" if len(absent) == 1 else "classes have"
+            warnings.append(
+                f"{len(absent)} {noun} too few images for {split} and none there: "
+                f"{join_names(absent)}"
+            )
+    single = [name for name in sorted(train) if train[name] == 1]
+    if single:
+        noun = "class has" if len(single) == 1 else "classes have"
+        warnings.append(f"{len(single)} {noun} one training image: {join_names(single)}")
+    return replace(index, samples=samples, classes=tuple(sorted(train)), warnings=tuple(warnings))
+
+
+def _carve(
+    samples: Sequence[Sample], fractions: Mapping[Split, float], seed: int
+) -> dict[str, Split]:
+    """Choose the samples of each part to carve; the others stay in train."""
+    units = _make_units(samples, seed)
+    totals = _sum_counts(units)
+    holding = Counter(name for unit in units for name in unit.counts)
+    small = {
+        name
+        for name, count in totals.items()
+        if count < _FEWEST or holding[name] < len(fractions) + 1
+    }
+    free = [unit for unit in units if not small.intersection(unit.counts)]
+    parts: dict[str, Split] = {}
+    for num_parts_left, (split, fraction) in zip(
+        range(len(fractions), 0, -1), fractions.items(), strict=True
+    ):
+        wanted = {
+            name: max(1, round(count * fraction))
+            for name, count in totals.items()
+            if name not in small
+        }
+        chosen = _choose(free, wanted, num_parts_left)
+        parts |= {name: split for unit in chosen for name in unit.names}
+        free = [unit for unit in free if unit.names[0] not in parts]
+    return parts
+
+
+def _choose(units: Sequence[_Unit], wanted: Mapping[str, int], num_parts_left: int) -> list[_Unit]:
+    """Choose units that come closest to the wanted images of each class.
+
+    A unit is taken where it brings the counts nearer to those wanted. Where groups are too large
+    for that, a class that would go without gets its smallest unit. Every class keeps a unit for
+    each part that is still to come, and one for train.
+    """
+    choice = _Choice(missing=dict(wanted), spare=Counter())
+    for name in (name for unit in units for name in unit.counts):
+        choice.spare[name] += 1
+    choice.spare.subtract(dict.fromkeys(wanted, num_parts_left))
+    for unit in units:
+        if choice.gain(unit) > 0:
+            choice.take(unit)
+    for name in sorted(wanted):
+        having = [unit for unit in units if name in unit.counts]
+        if choice.missing[name] == wanted[name]:
+            smallest = sorted(having, key=lambda unit: len(unit.names))
+            next(filter(choice.take, smallest), None)
+    return choice.units
+
+
+@dataclass(slots=True)
+class _Choice:
+    """A part in the making.
+
+    Attributes:
+        missing: Images of each class that are still wanted; negative where there are too many.
+        spare: Units of each class that can still be taken.
+        units: What was taken.
+    """
+
+    missing: dict[str, int]
+    spare: Counter[str]
+    units: list[_Unit] = field(default_factory=list)
+
+    def gain(self, unit: _Unit) -> int:
+        """Tell how much nearer to what is wanted a unit brings all classes together."""
+        return sum(
+            abs(self.missing[name]) - abs(self.missing[name] - count)
+            for name, count in unit.counts.items()
+        )
+
+    def take(self, unit: _Unit) -> bool:
+        """Take a unit, unless another part would go without one of its classes."""
+        if any(self.spare[name] < 1 for name in unit.counts):
+            return False
+        for name, count in unit.counts.items():
+            self.missing[name] -= count
+            self.spare[name] -= 1
+        self.units.append(unit)
+        return True
+
+
+def _make_units(samples: Sequence[Sample], seed: int) -> list[_Unit]:
+    """Join samples that share a group or their bytes, and put the units into their drawn order."""
+    leader = list(range(len(samples)))
+    first: dict[tuple[str, str], int] = {}
+    for position, sample in enumerate(samples):
+        for kind, value in (("group", sample.group), ("digest", sample.digest)):
+            if value is not None:
+                other = first.setdefault((kind, value), position)
+                leader[_find(leader, position)] = _find(leader, other)
+    members: dict[int, list[Sample]] = {}
+    for position, sample in enumerate(samples):
+        members.setdefault(_find(leader, position), []).append(sample)
+    drawn = sorted(members.values(), key=lambda group: _draw(group, seed))
+    return [
+        _Unit(
+            names=tuple(sample.name for sample in group),
+            counts=Counter(str(sample.label) for sample in group),
+        )
+        for group in drawn
+    ]
+
+
+def _find(leader: list[int], position: int) -> int:
+    """Find the leader of a position's unit, and shorten the way there (union-find)."""
+    while leader[position] != position:
+        leader[position] = leader[leader[position]]
+        position = leader[position]
+    return position
+
+
+def _draw(group: Iterable[Sample], seed: int) -> tuple[int, str]:
+    """Give a unit's place in the order: of its files' content, and of nothing else."""
+    content = sorted(sample.digest or sample.name for sample in group)
+    return derive_seed(seed, "split", *content), content[0]
+
+
+def _sum_counts(units: Iterable[_Unit]) -> dict[str, int]:
+    """Add the images of each class over units."""
+    totals: Counter[str] = Counter()
+    for unit in units:
+        totals.update(unit.counts)
+    return dict(totals)
