@@ -20,7 +20,7 @@ def read_labelled(source: str | Path, *, split: str, classes: tuple[str, ...]) -
     Raises:
         DataError: The part is missing, or none of its classes is known to the model.
     """
-    index = index_source(source, for_training=False)
+    index = index_source(source)
     parts = {sample.split for sample in index.samples} - {None}
     if parts and split not in parts:
         raise DataError(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+from safetensors import SafetensorError
 
 from finetune.components.preprocess import InputSpec, Preprocessing
 from finetune.errors import BackboneError, join_names, nearest
@@ -82,13 +83,19 @@ def create_backbone(
         arguments["drop_rate"] = drop_rate
     if drop_path_rate:
         arguments["drop_path_rate"] = drop_path_rate
-    try:
-        with weights_within_reach(name, _pretrained_source(name) if from_source else {}):
-            model: nn.Module = timm.create_model(name, pretrained=from_source, **arguments)
-    except (RuntimeError, ValueError, TypeError, OSError, KeyError) as error:
-        return _recover(error, name, arguments)
+    with weights_within_reach(name, _pretrained_source(name) if from_source else {}):
+        model = _create(name, pretrained=from_source, arguments=arguments)
     if weights is not None:
         _load_file(model, Path(weights), name)
+    return model
+
+
+def _create(name: str, *, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
+    """Let timm create a model; what it raises becomes one sentence."""
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
+    except (RuntimeError, ValueError, TypeError, OSError, KeyError, SafetensorError) as error:
+        return _recover(error, name, arguments)
     return model
 
 
@@ -279,7 +286,7 @@ def _load_file(model: nn.Module, file: Path, name: str) -> None:
         raise BackboneError(f"there is no weights file {file}", hint="check --weights")
     try:
         state = load_state_dict(str(file), device="cpu", weights_only=True)
-    except (RuntimeError, OSError, ValueError, KeyError, EOFError) as error:
+    except (RuntimeError, OSError, ValueError, KeyError, EOFError, SafetensorError) as error:
         raise BackboneError(
             f"{file} holds no weights that can be read safely: {_first_line(error)}",
             hint="give a .safetensors file, or a state dict without code",

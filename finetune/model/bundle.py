@@ -23,10 +23,11 @@ from uuid import uuid4
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from finetune.components.heads import Head, LinearHead
 from finetune.components.preprocess import Preprocessing
-from finetune.errors import BackboneError, BundleError
+from finetune.errors import BackboneError, BundleError, join_names
 from finetune.model.backbone import create_backbone, save_backbone, why_not_loadable
 from finetune.model.network import Network, build_network
 from finetune.runtime.files import make_folder
@@ -169,26 +170,40 @@ def _state(network: Network) -> dict[str, Any]:
 def _rebuild(
     folder: Path, head: Head, classes: tuple[str, ...], preprocessing: Preprocessing
 ) -> Network:
-    """Build the network of a folder and load its weights, each tensor or none."""
-    plain = head.kind == "linear"
+    """Build the network of a folder and load its weights, every tensor or none."""
     try:
-        backbone = create_backbone(f"local-dir:{folder}", pretrained=plain)
+        backbone = create_backbone(f"local-dir:{folder}", pretrained=False)
     except BackboneError as error:
         raise BundleError(
             f"{folder} cannot be rebuilt: {error.message}",
             hint="import the module that registers this architecture with timm first",
         ) from error
-    if plain:
+    if head.kind == "linear":
+        _load_exactly(backbone, folder / "model.safetensors")
         return Network(backbone)
     input_size = preprocessing.input_size
     network = build_network(backbone, head, num_classes=len(classes), input_size=input_size)
-    try:
-        network.load_state_dict(load_file(folder / "model.safetensors"))
-    except (RuntimeError, OSError, SafetensorError) as error:
-        raise BundleError(
-            f"{folder}/model.safetensors does not fit: {_first_line(error)}"
-        ) from error
+    _load_exactly(network, folder / "model.safetensors")
     return network
+
+
+def _load_exactly(module: nn.Module, file: Path) -> None:
+    """Load a weights file whose tensors are exactly those of a module; name those that differ."""
+    try:
+        state = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(f"{file} cannot be read: {_first_line(error)}") from error
+    wanted = {name: tensor.shape for name, tensor in module.state_dict().items()}
+    found = {name: tensor.shape for name, tensor in state.items()}
+    differing = sorted(
+        name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name)
+    )
+    if differing:
+        raise BundleError(
+            f"{file} does not fit its config.json; these tensors differ: {join_names(differing)}",
+            hint="restore the files as they were saved",
+        )
+    module.load_state_dict(state)
 
 
 def _check_agreement(folder: Path, classes: tuple[str, ...], preprocessing: Preprocessing) -> None:

@@ -1,0 +1,57 @@
+"""The depth map covers every parameter once, from stem to head."""
+
+import pytest
+import timm
+from tests.unit.model.conftest import MakeNetwork
+
+from finetune.components.heads import MlpHead
+from finetune.model.depth import describe_parameters, num_depths
+
+NAMES = timm.list_models("test_*")
+
+
+def test_there_are_small_architectures_to_test() -> None:
+    assert len(NAMES) == 18
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_parameter_is_described_once(make_network: MakeNetwork, name: str) -> None:
+    network = make_network(name)
+    params = describe_parameters(network)
+    assert [param.name for param in params] == [name for name, _ in network.named_parameters()]
+    assert {param.depth for param in params} == set(range(num_depths(params) + 1))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_head_is_the_last_depth_and_nothing_else(make_network: MakeNetwork, name: str) -> None:
+    params = describe_parameters(make_network(name))
+    last = max(param.depth for param in params)
+    assert {param.depth for param in params if param.is_head} == {last}
+    assert all(param.is_head for param in params if param.depth == last)
+
+
+def test_resnet_has_a_stem_and_four_stages(make_network: MakeNetwork) -> None:
+    params = describe_parameters(make_network("test_resnet"))
+    assert num_depths(params) == 5
+    assert [p.depth_name for p in params if p.name.endswith("conv1.0.weight")] == ["stem"]
+
+
+def test_batch_norm_parameters_are_norms(make_network: MakeNetwork) -> None:
+    params = {param.name: param for param in describe_parameters(make_network("test_resnet"))}
+    assert params["backbone.bn1.weight"].is_norm
+    assert not params["backbone.layer1.0.conv1.weight"].is_norm
+
+
+def test_own_head_is_the_head(make_network: MakeNetwork) -> None:
+    params = describe_parameters(make_network("test_resnet", head=MlpHead(hidden=8)))
+    assert all(param.is_head == param.name.startswith("head.") for param in params)
+    assert sum(param.is_head for param in params) == 6
+
+
+def test_architecture_without_groups_falls_back_to_its_features(make_network: MakeNetwork) -> None:
+    network = make_network("poolformer_s12")
+    assert not hasattr(network.backbone, "group_matcher")
+    params = describe_parameters(network)
+    assert num_depths(params) >= 4
+    depths = [param.depth for param in params]
+    assert depths == sorted(depths)

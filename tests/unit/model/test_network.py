@@ -1,0 +1,62 @@
+"""The network: heads replaced, features, a fitted head put in."""
+
+import pytest
+import torch
+from tests.unit.model.conftest import MakeNetwork
+
+from finetune.components.heads import CosineHead, MlpHead
+from finetune.errors import RecipeError
+from finetune.model.family import find_family
+
+
+@pytest.mark.parametrize("head", [None, MlpHead(hidden=8), CosineHead()])
+def test_logits_have_one_column_a_class(make_network: MakeNetwork, head: object) -> None:
+    network = make_network("test_vit", head=head, num_classes=5).eval()
+    assert network(torch.zeros(2, 3, 160, 160)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_efficientnet", "test_convnext"])
+def test_fitted_head_is_linear_in_the_features(make_network: MakeNetwork, name: str) -> None:
+    network = make_network(name).eval()
+    images = torch.randn(2, 3, 160, 160)
+    features = network.features(images)
+    weight, bias = torch.randn(3, features.shape[1]), torch.randn(3)
+    network.set_linear_head(weight, bias)
+    torch.testing.assert_close(
+        network(images), features @ weight.T + bias, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_fitted_head_of_a_distilled_pair_goes_into_both(make_network: MakeNetwork) -> None:
+    network = make_network("deit_tiny_distilled_patch16_224").eval()
+    images = torch.randn(1, 3, 224, 224)
+    features = network.features(images)
+    weight, bias = torch.randn(3, features.shape[1]), torch.randn(3)
+    network.set_linear_head(weight, bias)
+    torch.testing.assert_close(
+        network(images), features @ weight.T + bias, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_head_of_several_layers_refuses_a_fitted_one(make_network: MakeNetwork) -> None:
+    network = make_network("test_resnet", head=MlpHead(hidden=8))
+    with pytest.raises(RecipeError, match="solver: probe fits a linear head") as caught:
+        network.set_linear_head(torch.zeros(3, 96), torch.zeros(3))
+    assert "train the head by gradient" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("test_resnet", "conv"),
+        ("test_efficientnet", "conv"),
+        ("test_convnext", "convnext"),
+        ("test_vit", "vit"),
+        ("test_maxvit", "hybrid"),
+        ("test_nfnet", "convnext"),
+    ],
+)
+def test_family_is_told_from_the_modules(
+    make_network: MakeNetwork, name: str, family: str
+) -> None:
+    assert find_family(make_network(name)) == family
