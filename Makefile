@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check --no-input
+PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 # The floors that compute without a network or a disk; their coverage is gated.
 PURE := finetune/errors.py,finetune/components/*,finetune/recipe/*,finetune/data/*,finetune/evaluate/*
 

@@ -12,3 +12,4 @@ html_title = f"finetune {__version__}"
 html_show_copyright = False
 myst_heading_anchors = 4  # page.md#heading is a link that is checked
 nitpicky = True
+smartquotes = False  # two dashes stay two dashes: --data

@@ -171,7 +171,7 @@ def _describe(command: Any, path: str) -> Iterator[str]:
     ]
     yield f"## `{path}`"
     yield f"```text\n{' '.join([path, *pieces])}\n```"
-    yield inspect.cleandoc(command.help or "")
+    yield re.sub(r"^(Example: )(.+)$", r"\1`\2`", inspect.cleandoc(command.help or ""), flags=re.M)
     records = [param.get_help_record(context) for param in command.get_params(context)]
     rows = [
         f"| `{_escape(re.sub(r' <.*>$', '', name))}` | {_escape(help_text)} |"
