@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_serializer, field_validator
 
+from finetune.components.component import Component
 from finetune.components.pipelines import (
     AugmentFunction,
     EvaluationGeometry,
@@ -20,7 +21,7 @@ from finetune.components.pipelines import (
     PythonPipeline,
 )
 from finetune.components.preprocess import InputSpec
-from finetune.components.section import Section
+from finetune.components.section import Number, Section
 from finetune.components.steps import make_steps, refusals
 from finetune.errors import Problem, RecipeError
 
@@ -34,7 +35,7 @@ __all__ = [
     "StrongAugment",
 ]
 
-Probability = Annotated[float, Field(ge=0, le=1)]
+Probability = Annotated[Number, Field(ge=0, le=1)]
 
 # OpenCV's flags by the names that the weights use; area replaces them where an image shrinks.
 _ENLARGE = {"nearest": "INTER_NEAREST", "bicubic": "INTER_CUBIC", "lanczos": "INTER_LANCZOS4"}
@@ -57,15 +58,15 @@ class _Preset(Section):
     """Random crop to the input's size, flips, colour, rotation, blur, erasing."""
 
     kind: Literal["light", "standard", "strong"]
-    min_scale: float = Field(
+    min_scale: Number = Field(
         0.35, gt=0, le=1, description="Smallest part of the image's area that a crop shows."
     )
     horizontal_flip: Probability = Field(0.5, description="Probability of a mirror image.")
     vertical_flip: Probability = Field(0.0, description="Probability of turning upside down.")
-    colour: float = Field(
+    colour: Number = Field(
         0.0, ge=0, le=1, description="Largest change of brightness, contrast and saturation."
     )
-    rotate_degrees: float = Field(0.0, ge=0, le=180, description="Largest angle, either way.")
+    rotate_degrees: Number = Field(0.0, ge=0, le=180, description="Largest angle, either way.")
     blur: Probability = Field(0.0, description="Probability of a Gaussian blur.")
     erase: Probability = Field(0.0, description="Probability of a blank patch (1708.04896).")
 
@@ -119,23 +120,23 @@ class LightAugment(_Preset):
     """A crop of at least half of the image and a mirror image: for things whose colour tells."""
 
     kind: Literal["light"] = "light"
-    min_scale: float = Field(0.5, gt=0, le=1, description="Smallest part of the area shown.")
+    min_scale: Number = Field(0.5, gt=0, le=1, description="Smallest part of the area shown.")
 
 
 class StandardAugment(_Preset):
     """A crop of at least a third, a mirror image and mild colour: for most photos."""
 
     kind: Literal["standard"] = "standard"
-    colour: float = Field(0.2, ge=0, le=1, description="Largest change of colour.")
+    colour: Number = Field(0.2, ge=0, le=1, description="Largest change of colour.")
 
 
 class StrongAugment(_Preset):
     """The crop of ImageNet training, colour, small rotations, blur, erasing: for long runs."""
 
     kind: Literal["strong"] = "strong"
-    min_scale: float = Field(0.08, gt=0, le=1, description="Smallest part of the area shown.")
-    colour: float = Field(0.4, ge=0, le=1, description="Largest change of colour.")
-    rotate_degrees: float = Field(10.0, ge=0, le=180, description="Largest angle, either way.")
+    min_scale: Number = Field(0.08, gt=0, le=1, description="Smallest part of the area shown.")
+    colour: Number = Field(0.4, ge=0, le=1, description="Largest change of colour.")
+    rotate_degrees: Number = Field(10.0, ge=0, le=180, description="Largest angle, either way.")
     blur: Probability = Field(0.1, description="Probability of a Gaussian blur.")
     erase: Probability = Field(0.25, description="Probability of a blank patch (1708.04896).")
 
@@ -165,6 +166,11 @@ def _plain(value: Any) -> Any:
     raise ValueError(f"arguments are plain data, not {type(value).__name__}")
 
 
+Step = Annotated[
+    dict[str, Any], BeforeValidator(_step, json_schema_input_type=str | dict[str, Any])
+]
+
+
 class AlbumentationsAugment(Section):
     """Albumentations' own transforms by name, in order, with their arguments.
 
@@ -172,7 +178,7 @@ class AlbumentationsAugment(Section):
     """
 
     kind: Literal["albumentations"] = "albumentations"
-    transforms: tuple[Annotated[dict[str, Any], BeforeValidator(_step)], ...] = Field(
+    transforms: tuple[Step, ...] = Field(
         min_length=1, description="Steps: a name and its arguments; OneOf and others may nest."
     )
 
@@ -233,7 +239,7 @@ class PythonAugment(Section):
             return value
         raise ValueError("an augmentation in Python cannot be named in a file; pass it as augment=")
 
-    @field_serializer("function")
+    @field_serializer("function", when_used="json")
     def _name(self, value: Any) -> str:
         kind = value if inspect.isroutine(value) else type(value)
         return f"{kind.__module__}.{kind.__qualname__}"
@@ -275,24 +281,12 @@ def _albumentations() -> Any:
     return albumentations
 
 
-def _expand(value: Any) -> Any:
-    """Read the short forms: a preset's name, or an augmentation given from Python."""
-    if isinstance(value, str):
-        return {"kind": value}
-    if not isinstance(value, Section) and (callable(value) or hasattr(value, "build")):
-        return {"kind": "python", "function": value}
-    return value
-
-
 Augment = Annotated[
-    Annotated[
-        AlbumentationsAugment
-        | LightAugment
-        | NoAugment
-        | PythonAugment
-        | StandardAugment
-        | StrongAugment,
-        Field(discriminator="kind"),
-    ],
-    BeforeValidator(_expand),
+    AlbumentationsAugment
+    | LightAugment
+    | NoAugment
+    | PythonAugment
+    | StandardAugment
+    | StrongAugment,
+    Component(holds="function"),
 ]

@@ -4,23 +4,32 @@
 is a module of ours on the features before the classifier (`forward_head(pre_logits=True)`).
 """
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field, field_serializer
 
-from finetune.components.section import Section, kind_from_name
+from finetune.components.component import Component, PythonObject, class_name
+from finetune.components.section import Number, Section, WholeNumber
 
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["CosineHead", "Head", "LinearHead", "MlpHead"]
+__all__ = ["CosineHead", "Head", "HeadBuilder", "LinearHead", "MlpHead", "PythonHead"]
+
+
+class HeadBuilder(Protocol):
+    """Anything that builds a head; Python users may pass their own."""
+
+    def build(self, in_features: int, num_classes: int) -> "nn.Module":
+        """Build the module: (B, D) features → (B, K) logits."""
+        ...
 
 
 class CosineHead(Section):
     """Scaled cosine similarity to one learned direction a class (1804.09458)."""
 
     kind: Literal["cosine"] = "cosine"
-    scale: float = Field(16.0, gt=0, description="Initial factor on the cosine; it is learned.")
+    scale: Number = Field(16.0, gt=0, description="Initial factor on the cosine; it is learned.")
 
     def build(self, in_features: int, num_classes: int) -> "nn.Module":
         """Build the module: (B, D) features → (B, K) logits."""
@@ -62,8 +71,8 @@ class MlpHead(Section):
     """Two linear layers with batch-free normalisation and GELU between them."""
 
     kind: Literal["mlp"] = "mlp"
-    hidden: int = Field(512, ge=1, description="Width of the hidden layer.")
-    dropout: float = Field(0.2, ge=0, lt=1, description="Dropout before the last layer.")
+    hidden: WholeNumber = Field(512, ge=1, description="Width of the hidden layer.")
+    dropout: Number = Field(0.2, ge=0, lt=1, description="Dropout before the last layer.")
 
     def build(self, in_features: int, num_classes: int) -> "nn.Module":
         """Build the module: (B, D) features → (B, K) logits."""
@@ -78,8 +87,19 @@ class MlpHead(Section):
         )
 
 
-Head = Annotated[
-    CosineHead | LinearHead | MlpHead,
-    Field(discriminator="kind"),
-    BeforeValidator(kind_from_name),
-]
+class PythonHead(Section):
+    """A head given from Python, never from a file: any object with the verb `build`."""
+
+    kind: Literal["python"] = "python"
+    given: Annotated[HeadBuilder, PythonObject("a head", verb="build", place="head")]
+
+    @field_serializer("given", when_used="json")
+    def _name(self, value: object) -> str:
+        return class_name(value)
+
+    def build(self, in_features: int, num_classes: int) -> "nn.Module":
+        """Build the module: (B, D) features → (B, K) logits."""
+        return self.given.build(in_features, num_classes)
+
+
+Head = Annotated[CosineHead | LinearHead | MlpHead | PythonHead, Component(holds="given")]

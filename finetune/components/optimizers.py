@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from finetune.components.section import Section
+from finetune.components.section import Number, Section
 from finetune.errors import Problem, RecipeError, nearest
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ class OptimizerSection(Section):
     """An optimiser by timm's name, with its further options."""
 
     name: str = Field("adamw", description="sgd, adam, adamw, rmsprop, or any other of timm's.")
-    momentum: float = Field(0.9, ge=0, lt=1, description="For those that have a momentum.")
+    momentum: Number = Field(0.9, ge=0, lt=1, description="For those that have a momentum.")
     options: dict[str, float | int | bool | str | list[float]] = Field(
-        default_factory=dict, description="Further arguments, passed on by name."
+        {}, description="Further arguments, passed on by name."
     )
 
     def check_name(self) -> None:
@@ -58,7 +58,7 @@ class OptimizerSection(Section):
         from timm.optim import create_optimizer_v2
 
         try:
-            return create_optimizer_v2(
+            optimizer: TorchOptimizer = create_optimizer_v2(
                 groups,
                 opt=self.name,
                 lr=lr,
@@ -71,6 +71,7 @@ class OptimizerSection(Section):
             raise RecipeError(
                 [Problem("stages.optimizer.options", f"{self.name} refuses its options: {error}")]
             ) from error
+        return optimizer
 
 
 def _from_name(value: Any) -> Any:
@@ -78,4 +79,6 @@ def _from_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
-Optimizer = Annotated[OptimizerSection, BeforeValidator(_from_name)]
+Optimizer = Annotated[
+    OptimizerSection, BeforeValidator(_from_name, json_schema_input_type=str | OptimizerSection)
+]

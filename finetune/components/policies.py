@@ -8,18 +8,12 @@ policy's business: `train/optim.py` multiplies it in by depth.
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
-from pydantic import (
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_serializer,
-)
+from pydantic import Field, field_serializer, field_validator, model_serializer
 
-from finetune.components.section import Section
+from finetune.components.component import Component, PythonObject, class_name
+from finetune.components.section import Section, WholeNumber
 from finetune.types import ParamInfo, ParamRule
 
 __all__ = [
@@ -33,6 +27,7 @@ __all__ = [
     "MatchPolicy",
     "NormPolicy",
     "Policy",
+    "PythonPolicy",
 ]
 
 
@@ -87,7 +82,9 @@ class BiasPolicy(Section):
 class BlocksPolicy(Section):
     """The named coarse blocks and the head learn: numbers from the input, or `stem`."""
 
-    blocks: tuple[int | Literal["stem"], ...] = Field(min_length=1)
+    blocks: tuple[Annotated[WholeNumber, Field(ge=0)] | Literal["stem"], ...] = Field(
+        min_length=1, description="Numbers of coarse groups, 0 at the input; `stem` is 0."
+    )
 
     def rules(self, params: Sequence[ParamInfo]) -> list[ParamRule]:
         """Let the blocks named and the head learn."""
@@ -112,7 +109,7 @@ class HeadPolicy(Section):
 class LastPolicy(Section):
     """The last n coarse groups and the head learn; the head is not counted."""
 
-    last: int = Field(ge=1, description="Coarse groups from the end.")
+    last: WholeNumber = Field(ge=1, description="Coarse groups from the end.")
 
     def rules(self, params: Sequence[ParamInfo]) -> list[ParamRule]:
         """Let the last `last` distinct depths outside the head learn, and the head."""
@@ -124,7 +121,7 @@ class LastPolicy(Section):
 class LastBlocksPolicy(Section):
     """The last n fine groups and the head learn; the head is not counted."""
 
-    last_blocks: int = Field(ge=1, description="Fine groups from the end.")
+    last_blocks: WholeNumber = Field(ge=1, description="Fine groups from the end.")
 
     def rules(self, params: Sequence[ParamInfo]) -> list[ParamRule]:
         """Let the last `last_blocks` distinct fine groups outside the head learn, and the head."""
@@ -169,29 +166,30 @@ class NormPolicy(Section):
         return rules_where(params, lambda param: param.is_head or param.is_norm)
 
 
-def _form(value: Any) -> str | None:
-    """Name the form that a value of `train:` has: its word, or its single key."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, dict):
-        return str(value.get("kind") or next(iter(value), None))
-    return getattr(value, "kind", None) or next(iter(type(value).model_fields), None)
+class PythonPolicy(Section):
+    """A policy given from Python, never from a file: any object with the verb `rules`."""
 
+    kind: Literal["python"] = "python"
+    given: Annotated[FreezePolicy, PythonObject("a freeze policy", verb="rules", place="train")]
 
-def _expand(value: Any) -> Any:
-    """Read the short form: `head` stands for `{kind: head}`."""
-    return {"kind": value} if isinstance(value, str) else value
+    @field_serializer("given", when_used="json")
+    def _name(self, value: object) -> str:
+        return class_name(value)
+
+    def rules(self, params: Sequence[ParamInfo]) -> list[ParamRule]:
+        """Ask the object."""
+        return self.given.rules(params)
 
 
 Policy = Annotated[
-    Annotated[AllPolicy, Tag("all")]
-    | Annotated[BiasPolicy, Tag("bias")]
-    | Annotated[BlocksPolicy, Tag("blocks")]
-    | Annotated[HeadPolicy, Tag("head")]
-    | Annotated[LastPolicy, Tag("last")]
-    | Annotated[LastBlocksPolicy, Tag("last_blocks")]
-    | Annotated[MatchPolicy, Tag("match")]
-    | Annotated[NormPolicy, Tag("norm")],
-    Discriminator(_form),
-    BeforeValidator(_expand),
+    AllPolicy
+    | BiasPolicy
+    | BlocksPolicy
+    | HeadPolicy
+    | LastBlocksPolicy
+    | LastPolicy
+    | MatchPolicy
+    | NormPolicy
+    | PythonPolicy,
+    Component(holds="given"),
 ]

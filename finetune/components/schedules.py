@@ -8,9 +8,10 @@ before the schedule starts.
 import math
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from finetune.components.section import Section, kind_from_name
+from finetune.components.component import Component
+from finetune.components.section import Number, Section
 
 __all__ = ["ConstantSchedule", "CosineSchedule", "OneCycleSchedule", "Schedule", "StepSchedule"]
 
@@ -29,7 +30,7 @@ class CosineSchedule(Section):
     """Half a cosine from the learning rate down to a part of it (1608.03983)."""
 
     kind: Literal["cosine"] = "cosine"
-    final: float = Field(0.01, ge=0, le=1, description="Multiple of the rate at the end.")
+    final: Number = Field(0.01, ge=0, le=1, description="Multiple of the rate at the end.")
 
     def factor(self, progress: float) -> float:
         """Give a multiple in [final, 1], falling."""
@@ -40,9 +41,9 @@ class OneCycleSchedule(Section):
     """Up along a cosine to the learning rate, then down along another (1708.07120)."""
 
     kind: Literal["one_cycle"] = "one_cycle"
-    peak: float = Field(0.3, gt=0, lt=1, description="Part of the stage at which the rate peaks.")
-    start: float = Field(0.04, gt=0, le=1, description="Multiple of the rate at the start.")
-    final: float = Field(1e-4, ge=0, le=1, description="Multiple of the rate at the end.")
+    peak: Number = Field(0.3, gt=0, lt=1, description="Part of the stage at which the rate peaks.")
+    start: Number = Field(0.04, gt=0, le=1, description="Multiple of the rate at the start.")
+    final: Number = Field(1e-4, ge=0, le=1, description="Multiple of the rate at the end.")
 
     def factor(self, progress: float) -> float:
         """Give a multiple in [min(start, final), 1]: rising before `peak`, falling after it."""
@@ -56,10 +57,10 @@ class StepSchedule(Section):
     """The learning rate, cut at fixed parts of the stage."""
 
     kind: Literal["step"] = "step"
-    at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+    at: tuple[Annotated[Number, Field(gt=0, lt=1)], ...] = Field(
         (0.5, 0.75), description="Parts of the stage at which the rate is cut."
     )
-    gamma: float = Field(0.1, gt=0, lt=1, description="What each cut leaves.")
+    gamma: Number = Field(0.1, gt=0, lt=1, description="What each cut leaves.")
 
     def factor(self, progress: float) -> float:
         """Give gamma to the power of the number of cuts passed."""
@@ -67,7 +68,5 @@ class StepSchedule(Section):
 
 
 Schedule = Annotated[
-    ConstantSchedule | CosineSchedule | OneCycleSchedule | StepSchedule,
-    Field(discriminator="kind"),
-    BeforeValidator(kind_from_name),
+    ConstantSchedule | CosineSchedule | OneCycleSchedule | StepSchedule, Component()
 ]

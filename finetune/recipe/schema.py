@@ -3,22 +3,34 @@
 `Recipe` is what a person writes; some values may be `auto`. `ResolvedRecipe` is what a run does;
 none is. They are two types, so that "auto" cannot reach training. A recipe loads without torch:
 what is heavy stands inside the verbs of its components. Only `load.py` knows YAML.
+
+A validator here raises a RecipeError whose paths begin at the value that it checks.
 """
 
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from finetune.components.augment import Augment, StandardAugment
 from finetune.components.heads import Head, LinearHead
 from finetune.components.metrics import METRICS
 from finetune.components.optimizers import Optimizer, OptimizerSection
 from finetune.components.policies import HeadPolicy, Policy
+from finetune.components.problems import did_you_mean, show_value
 from finetune.components.schedules import CosineSchedule, Schedule
-from finetune.components.section import Section
-from finetune.errors import nearest
+from finetune.components.section import Number, Section, WholeNumber
+from finetune.errors import DISTRIBUTION, Problem, RecipeError
 
 __all__ = [
+    "SELECTION_METRICS",
     "Auto",
     "DataSection",
     "EarlyStopping",
@@ -35,25 +47,70 @@ __all__ = [
 ]
 
 Auto = Literal["auto"]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
+Fraction = Annotated[Number, Field(ge=0, lt=1)]
+Epochs = Annotated[WholeNumber, Field(ge=1, le=10_000)]
+LayerDecay = Annotated[Number, Field(gt=0, le=1)]
+Workers = Annotated[WholeNumber, Field(ge=0, le=256)]
 ResizeMode = Literal["crop", "pad", "squash"]
 Precision = Literal["fp32", "bf16", "fp16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 
+SELECTION_METRICS = tuple(f"val_{name}" for name in METRICS)
+_DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
+_DEVICE = r"^(auto|cpu|mps|cuda(:\d+)?)$"
+_STAGE_NAME = r"^[A-Za-z0-9_-]{1,40}$"
+_RECIPE_NAME = r"^[A-Za-z0-9_.-]{1,60}$"
+_PROBE_VALUES = ("name", "train", "solver")  # all that a probe stage has
 
-def _selection_metric(value: str) -> str:
+
+def _refuse(path: str, message: str, *, hint: str | None = None) -> RecipeError:
+    """Make the error of a validator: one problem, its path from the value that is checked."""
+    return RecipeError([Problem(path, message, hint=hint)])
+
+
+def _selection_metric(value: Any) -> Any:
     """Check that a selection metric is a validation figure that exists."""
+    if not isinstance(value, str) or value in SELECTION_METRICS:
+        return value
     if value.startswith("test_"):
-        raise ValueError("the test part is never used for a choice; take a val_ metric")
-    allowed = [f"val_{name}" for name in METRICS]
-    if value not in allowed:
-        near = nearest(value, allowed)
-        tail = f"; did you mean {near}?" if near else ""
-        raise ValueError(f"there is no metric {value!r}{tail} Allowed: {', '.join(allowed)}")
+        raise _refuse(
+            "", f"{value!r}: the test part is never used for a choice; take a val_ figure"
+        )
+    allowed = ", ".join(SELECTION_METRICS)
+    hint = did_you_mean(value, SELECTION_METRICS)
+    raise _refuse("", f"there is no metric {value!r}; allowed: {allowed}", hint=hint)
+
+
+def _device(value: Any) -> Any:
+    """Check that a device is one that a recipe can name."""
+    if isinstance(value, str) and not re.match(_DEVICE, value):
+        message = f"unknown value {value!r}; allowed: {', '.join(_DEVICES)}"
+        raise _refuse("", message, hint=did_you_mean(value, _DEVICES))
     return value
 
 
-SelectionMetric = Annotated[str, BeforeValidator(_selection_metric)]
+def _stage_name(value: Any) -> Any:
+    """Check that the name of a stage can stand in a table."""
+    if isinstance(value, str) and not re.match(_STAGE_NAME, value):
+        raise _refuse("", f"1 to 40 letters, digits, - and _ make a name, got {show_value(value)}")
+    return value
+
+
+def _recipe_name(value: Any) -> Any:
+    """Check that the name of a recipe can stand in a path."""
+    if isinstance(value, str) and not re.match(_RECIPE_NAME, value):
+        raise _refuse(
+            "", f"1 to 60 letters, digits, -, _ and . make a name, got {show_value(value)}"
+        )
+    return value
+
+
+SelectionMetric = Annotated[
+    str,
+    BeforeValidator(_selection_metric),
+    Field(json_schema_extra={"enum": list(SELECTION_METRICS)}),
+]
+Device = Annotated[str, BeforeValidator(_device), Field(pattern=_DEVICE)]
 
 
 class ModelSection(Section):
@@ -62,7 +119,7 @@ class ModelSection(Section):
     backbone: str = Field(
         "efficientnet_b0",
         min_length=1,
-        description="What timm.create_model takes: a name, name.tag, hf-hub:user/model, local-dir:path.",
+        description="What timm takes: a name, name.tag, hf-hub:user/model, local-dir:path.",
     )
     pretrained: bool = Field(True, description="Load pretrained weights.")
     weights: str | None = Field(None, description="A weights file instead of the backbone's own.")
@@ -70,12 +127,18 @@ class ModelSection(Section):
     drop_rate: Fraction = Field(0.0, description="Dropout before the classifier, in training.")
     drop_path_rate: Fraction = Field(0.0, description="Stochastic depth, in training.")
 
+    @model_validator(mode="after")
+    def _has_weights_of_one_kind(self) -> Self:
+        if self.weights is not None and not self.pretrained:
+            raise _refuse("weights", "a weights file is named, but pretrained is false; drop one")
+        return self
+
 
 class DataSection(Section):
     """The photos: where they are, how they are split, how they become input."""
 
     path: str | None = Field(None, description="A folder by class or a CSV; --data sets it.")
-    val_fraction: float = Field(
+    val_fraction: Number = Field(
         0.15, gt=0, lt=0.9, description="Part of train carved out where there is no val."
     )
     test_fraction: Fraction = Field(
@@ -84,7 +147,7 @@ class DataSection(Section):
     resize: ResizeMode | Auto = Field(
         "auto", description="crop cuts the long side, pad keeps all pixels, squash distorts."
     )
-    max_pixels: int = Field(
+    max_pixels: WholeNumber = Field(
         178_956_970,  # Pillow's own limit against decompression bombs: 1 GiB at 3 bytes, twice over
         ge=1,
         description="Images with more pixels are left out, unread.",
@@ -94,30 +157,34 @@ class DataSection(Section):
 class EarlyStopping(Section):
     """End a stage when a validation figure no longer improves."""
 
-    metric: SelectionMetric = "val_macro_f1"
-    patience: int = Field(ge=1, description="Epochs without improvement before the stage ends.")
-    min_delta: float = Field(0.0, ge=0, description="What counts as improvement.")
+    metric: SelectionMetric = Field("val_macro_f1", description="The figure that is watched.")
+    patience: WholeNumber = Field(
+        ge=1, description="Epochs without improvement before the stage ends."
+    )
+    min_delta: Number = Field(0.0, ge=0, description="What counts as improvement.")
 
 
 class Stage(Section):
     """One stage of training: what learns, for how long, how fast."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,40}$", description="Its name in tables.")
+    name: Annotated[str, BeforeValidator(_stage_name)] = Field(
+        pattern=_STAGE_NAME, description="Its name in tables."
+    )
     train: Policy = Field(description="What learns; everything else is frozen, BatchNorm included.")
     solver: Literal["gradient", "probe"] = Field(
         "gradient",
         description="gradient: epochs of steps. probe: L2 logistic regression on frozen features.",
     )
-    epochs: Annotated[int, Field(ge=1, le=10_000)] | Auto = Field(
-        "auto", description="Passes over the training images."
-    )
-    lr: float = Field(1e-4, gt=0, le=10, description="Learning rate of the last layers.")
-    layer_decay: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
+    epochs: Epochs | Auto = Field("auto", description="Passes over the training images.")
+    lr: Number = Field(1e-4, gt=0, le=10, description="Learning rate of the last layers.")
+    layer_decay: LayerDecay | Auto = Field(
         1.0, description="Factor on the learning rate for each depth away from the head."
     )
-    weight_decay: float = Field(0.05, ge=0, lt=1, description="Not on biases, norms and scales.")
-    optimizer: Optimizer = OptimizerSection()
-    schedule: Schedule = CosineSchedule()
+    weight_decay: Fraction = Field(0.05, description="Not on biases, norms and scales.")
+    optimizer: Optimizer = Field(OptimizerSection(), description="What makes steps of gradients.")
+    schedule: Schedule = Field(
+        CosineSchedule(), description="The course of the rate after the warm-up."
+    )
     warmup_fraction: Fraction = Field(
         0.1, description="Part of the stage's steps with a linearly rising rate."
     )
@@ -129,38 +196,59 @@ class Stage(Section):
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
         if self.solver == "probe":
-            if not isinstance(self.train, HeadPolicy):
-                raise ValueError("solver: probe fits the head; write train: head")
-            foreign = sorted(self.model_fields_set - {"name", "train", "solver"})
-            if foreign and type(self) is Stage:
-                raise ValueError(f"solver: probe has no {', '.join(foreign)}; leave it out")
+            self._check_probe()
         stopping = self.early_stopping
         if stopping and self.epochs != "auto" and stopping.patience >= self.epochs:
-            raise ValueError(
-                f"early_stopping.patience {stopping.patience} cannot fire within "
-                f"{self.epochs} epochs; it must be smaller"
-            )
+            raise _refuse("early_stopping.patience", cannot_fire(stopping.patience, self.epochs))
         return self
+
+    def _check_probe(self) -> None:
+        """Refuse what a probe does not have: it fits the head, without steps."""
+        problems = []
+        if not isinstance(self.train, HeadPolicy):
+            problems.append(Problem("train", "solver: probe fits the head", hint="write head"))
+        foreign = self.model_fields_set.difference(_PROBE_VALUES)
+        for name in (name for name in type(self).model_fields if name in foreign):
+            if type(self) is Stage:
+                message = f"a stage with solver: probe has no {name}"
+                problems.append(Problem(name, message, hint="leave it out"))
+        if problems:
+            raise RecipeError(problems)
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write of a probe stage only what it has, so that it can be read again."""
+        values: dict[str, Any] = handler(self)
+        if self.solver == "probe":
+            return {name: values[name] for name in _PROBE_VALUES if name in values}
+        return values
+
+
+def cannot_fire(patience: int, epochs: int) -> str:
+    """Say why early stopping makes no sense: it would need more epochs than there are."""
+    return f"early stopping with patience {patience} cannot fire within epochs: {epochs}"
 
 
 class TrainingSection(Section):
     """How every gradient stage steps; each regulariser is off unless given."""
 
-    batch_size: int = Field(32, ge=1, le=65_536, description="Images a step on one device.")
-    accumulate: int = Field(1, ge=1, description="Batches whose gradients make one step.")
-    clip_norm: Annotated[float, Field(gt=0)] | None = Field(
+    batch_size: WholeNumber = Field(32, ge=1, le=65_536, description="Images a step on one device.")
+    accumulate: WholeNumber = Field(1, ge=1, description="Batches whose gradients make one step.")
+    clip_norm: Annotated[Number, Field(gt=0)] | None = Field(
         None, description="Largest norm of the gradient."
     )
-    label_smoothing: Fraction = Field(0.0, description="1512.00567.")
-    mixup: float = Field(0.0, ge=0, description="Alpha of mixup (1710.09412); 0 is off.")
-    cutmix: float = Field(0.0, ge=0, description="Alpha of CutMix (1905.04899); 0 is off.")
+    label_smoothing: Fraction = Field(
+        0.0, description="Share of each label spread over all classes (1512.00567)."
+    )
+    mixup: Number = Field(0.0, ge=0, description="Alpha of mixup (1710.09412); 0 is off.")
+    cutmix: Number = Field(0.0, ge=0, description="Alpha of CutMix (1905.04899); 0 is off.")
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced weighs the loss by inverse class frequency."
     )
     sampler: Literal["shuffle", "balanced"] = Field(
         "shuffle", description="balanced draws every class equally often, with repetition."
     )
-    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+    ema: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
         None, description="Decay of an exponential moving average of the weights; it is evaluated."
     )
 
@@ -168,12 +256,10 @@ class TrainingSection(Section):
 class RuntimeSection(Section):
     """Where and in which arithmetic it runs."""
 
-    device: str = Field(
-        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1, mps."
-    )
+    device: Device = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Precision | Auto = Field("auto", description="Of training; figures are fp32.")
     memory_format: MemoryFormat | Auto = Field("auto", description="Layout of image tensors.")
-    workers: Annotated[int, Field(ge=0, le=256)] | Auto = Field(
+    workers: Workers | Auto = Field(
         "auto", description="Processes that decode; the result does not depend on it."
     )
 
@@ -190,45 +276,55 @@ class Recipe(Section):
     """What a run does, as a person writes it.
 
     Raises:
-        RecipeError: From `finetune.recipe.load`, which reports all problems at once.
+        RecipeError: All problems at once, by dotted path; from a file also by line.
 
     Example:
         >>> Recipe(stages=[{"name": "head", "train": "head", "solver": "probe"}]).stages[0].solver
         'probe'
     """
 
-    schema_version: Literal[1] = 1
-    name: str = Field("custom", pattern=r"^[A-Za-z0-9_.-]{1,60}$", description="Its name.")
-    seed: int = Field(0, ge=0, lt=2**32, description="All randomness follows from it.")
-    model: ModelSection = ModelSection()
-    data: DataSection = DataSection()
+    schema_version: Literal[1] = Field(1, description="Of the recipe's own format.")
+    name: Annotated[str, BeforeValidator(_recipe_name)] = Field(
+        "custom", pattern=_RECIPE_NAME, description="Its name."
+    )
+    seed: WholeNumber = Field(0, ge=0, lt=2**32, description="All randomness follows from it.")
+    model: ModelSection = Field(ModelSection(), description="The network.")
+    data: DataSection = Field(DataSection(), description="The photos.")
     augment: Augment = Field(StandardAugment(), description="Changes to training images only.")
     stages: tuple[Stage, ...] = Field(
         (Stage(name="head", train=HeadPolicy(), solver="probe"),),
         min_length=1,
         description="What learns, stage after stage.",
     )
-    training: TrainingSection = TrainingSection()
-    runtime: RuntimeSection = RuntimeSection()
-    evaluate: EvaluateSection = EvaluateSection()
+    training: TrainingSection = Field(TrainingSection(), description="How gradient stages step.")
+    runtime: RuntimeSection = Field(RuntimeSection(), description="Where it runs.")
+    evaluate: EvaluateSection = Field(EvaluateSection(), description="What chooses.")
+
+    @field_validator("schema_version", mode="before")
+    @classmethod
+    def _is_of_this_version(cls, value: Any) -> Any:
+        if isinstance(value, int) and value > 1:
+            hint = f"pip install --upgrade {DISTRIBUTION}"
+            raise _refuse("", f"this version of finetune reads version 1, not {value}", hint=hint)
+        return value
 
     @field_validator("stages")
     @classmethod
     def _names_differ(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
         names = [stage.name for stage in stages]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"two stages are called {twice[0]!r}; names must differ")
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise _refuse(f"{index}.name", f"two stages are called {name!r}; names must differ")
         return stages
 
     @model_validator(mode="after")
     def _probe_fits_head(self) -> Self:
-        if (
-            any(stage.solver == "probe" for stage in self.stages)
-            and self.model.head.kind != "linear"
-        ):
-            raise ValueError(
-                f"solver: probe fits a linear head, but model.head is {self.model.head.kind}"
+        kind = self.model.head.kind
+        if kind != "linear" and any(stage.solver == "probe" for stage in self.stages):
+            raise _refuse(
+                "model.head",
+                f"a stage with solver: probe fits a linear head, but the head is {kind}",
+                hint="write head: linear, or train the head by gradient",
             )
         return self
 
@@ -241,18 +337,19 @@ class ResolvedDataSection(DataSection):
 
 
 class ResolvedStage(Stage):
-    """Stage of a run."""
+    """Stage of a run; a probe has one epoch, and no use for it."""
 
-    epochs: Annotated[int, Field(ge=1, le=10_000)]
-    layer_decay: Annotated[float, Field(gt=0, le=1)]
+    epochs: Epochs
+    layer_decay: LayerDecay
 
 
 class ResolvedRuntimeSection(RuntimeSection):
     """Runtime section of a run."""
 
+    device: str = Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")
     precision: Precision
     memory_format: MemoryFormat
-    workers: Annotated[int, Field(ge=0, le=256)]
+    workers: Workers
 
 
 class ResolvedRecipe(Recipe):
@@ -269,5 +366,4 @@ class ResolvedRecipe(Recipe):
 
     def to_recipe(self) -> Recipe:
         """Give the plain recipe that repeats this run."""
-        values: dict[str, Any] = self.model_dump(mode="json")
-        return Recipe.model_validate(values)
+        return Recipe.read(self.model_dump())
