@@ -5,20 +5,20 @@ command line, YAML and Python give equal recipes.
 """
 
 from pathlib import Path
-from typing import Any
 
 from finetune.recipe.load import load_recipe
 from finetune.recipe.schema import Recipe
+from finetune.recipe.values import to_values, with_value
 
 __all__ = ["with_arguments"]
 
 _PLACES = {
-    "backbone": ("model", "backbone"),
-    "weights": ("model", "weights"),
-    "pretrained": ("model", "pretrained"),
-    "data": ("data", "path"),
-    "device": ("runtime", "device"),
-    "seed": ("seed",),
+    "backbone": "model.backbone",
+    "weights": "model.weights",
+    "pretrained": "model.pretrained",
+    "data": "data.path",
+    "device": "runtime.device",
+    "seed": "seed",
 }
 
 
@@ -32,13 +32,9 @@ def with_arguments(recipe: Recipe, **given: str | Path | int | bool | None) -> R
     Raises:
         RecipeError: A value is out of range.
     """
-    values: dict[str, Any] = recipe.model_dump(exclude_unset=True)
+    values = to_values(recipe)
     for name, value in given.items():
-        if value is None:
-            continue
-        *sections, key = _PLACES[name]
-        place = values
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[key] = str(value) if isinstance(value, Path) else value
+        if value is not None:
+            plain = str(value) if isinstance(value, Path) else value
+            values = with_value(values, _PLACES[name], plain)
     return load_recipe(values)

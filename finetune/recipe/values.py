@@ -1,0 +1,117 @@
+"""Recipes as plain nested values, and values put into them by dotted path: pure, no YAML here."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from finetune.components.component import list_members
+from finetune.components.policies import HeadPolicy, Policy
+from finetune.components.problems import show_value
+from finetune.components.section import Section
+from finetune.errors import Problem, RecipeError
+from finetune.recipe.schema import Recipe, ResolvedRecipe, Stage
+
+__all__ = ["to_values", "with_value"]
+
+_ALWAYS = ("schema_version", "name", "stages")  # of a recipe, also where they equal the defaults
+
+
+def to_values(
+    recipe: Recipe, *, is_complete: bool = False, mode: Literal["python", "json"] = "python"
+) -> dict[str, Any]:
+    """Give the values of a recipe as nested mappings, lists and plain values.
+
+    Args:
+        recipe: A recipe; of a resolved one, the recipe that repeats it.
+        is_complete: Give all values; otherwise only what departs from the defaults.
+        mode: Whether objects that came from Python stay objects, or are written by their names.
+
+    Returns:
+        What `Recipe.read` makes an equal recipe from, but for such names.
+    """
+    plain = recipe.to_recipe() if isinstance(recipe, ResolvedRecipe) else recipe
+    values = plain.model_dump(mode=mode)
+    if is_complete:
+        return values
+    stage_defaults = Stage(name="default", train=HeadPolicy()).model_dump(mode=mode)
+    short = _departures(values, Recipe().model_dump(mode=mode), always=_ALWAYS)
+    short["stages"] = [
+        _departures(stage, stage_defaults, always=("name", "train")) for stage in values["stages"]
+    ]
+    return short
+
+
+def with_value(values: Any, path: str, value: Any) -> Any:
+    """Give a copy of nested values in which one value is set.
+
+    A word on the way makes room for what it stands for (`head: linear` for `{kind: linear}`),
+    another `kind` leaves nothing of the former one, and a mapping that is missing is made.
+
+    Raises:
+        RecipeError: The path leads into a list at no entry, or into a value that holds none.
+    """
+    if isinstance(values, Mapping) and path.startswith("stages.") and "stages" not in values:
+        values = {**values, "stages": to_values(Recipe())["stages"]}
+    return _set(values, path.split("."), value, walked=())
+
+
+def _departures(
+    values: Mapping[str, Any], defaults: Mapping[str, Any], *, always: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Keep what differs from the defaults; a component is kept whole."""
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        default = defaults.get(name)
+        if name not in always and value == default:
+            continue
+        is_section = isinstance(value, dict) and isinstance(default, dict) and "kind" not in value
+        kept[name] = _departures(value, default or {}) if is_section else value
+    return kept
+
+
+def _set(here: Any, parts: Sequence[str], value: Any, *, walked: tuple[str, ...]) -> Any:
+    """Set a value at the end of a path that begins here."""
+    if not parts:
+        return value
+    part, rest = parts[0], parts[1:]
+    further = (*walked, part)
+    if isinstance(here, list | tuple):
+        index = _index(here, part, walked)
+        return [
+            _set(item, rest, value, walked=further) if position == index else item
+            for position, item in enumerate(here)
+        ]
+    room = _room(here, part, walked)
+    if part == "kind" and not rest and room.get("kind") != value:
+        return {"kind": value}
+    return {**room, part: _set(room.get(part), rest, value, walked=further)}
+
+
+def _index(here: Sequence[Any], part: str, walked: tuple[str, ...]) -> int:
+    """Read the number of a list's entry."""
+    if part.isdecimal() and int(part) < len(here):
+        return int(part)
+    place = ".".join(walked)
+    names = [item.get("name") for item in here if isinstance(item, Mapping)]
+    hint = f"did you mean {place}.{names.index(part)}?" if part in names else None
+    there = f"numbered 0 to {len(here) - 1}" if len(here) > 1 else "numbered 0"
+    noun = "entry" if len(here) == 1 else "entries"
+    message = f"there is no {place}.{part}: {place} has {len(here)} {noun}, {there}"
+    raise RecipeError([Problem(".".join((*walked, part)), message, hint=hint)])
+
+
+def _room(here: Any, part: str, walked: tuple[str, ...]) -> Mapping[str, Any]:
+    """Give the mapping that a value is, or stands for, to set one value in."""
+    is_policy = bool(walked) and walked[-1] == "train"
+    if is_policy and "kind" not in list_members(Policy).get(part, Section).model_fields:
+        return {}
+    if isinstance(here, Mapping):
+        return here
+    if isinstance(here, Section):
+        return here.model_dump()
+    if isinstance(here, str) and walked:
+        return {"name" if walked[-1] == "optimizer" else "kind": here}
+    if here is None:
+        return {}
+    place = ".".join(walked)
+    message = f"{place} is {show_value(here)}; nothing can be set in it"
+    raise RecipeError([Problem(place, message)])
