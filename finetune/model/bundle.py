@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -139,7 +140,8 @@ def load_bundle(path: str | Path, *, head: Head | None = None) -> Bundle:
 
 def _write(bundle: Bundle, folder: Path, head: Head) -> dict[str, Any]:
     """Write the three files of a bundle; give the document."""
-    network = bundle.network.to("cpu")
+    # safetensors takes contiguous tensors only; training may have made them channels_last
+    network = bundle.network.to("cpu", memory_format=torch.contiguous_format)
     reason = why_not_loadable(network.backbone)
     if network.head is not None:
         reason = f"the head is {head.kind}, which timm has no field for"
