@@ -216,7 +216,7 @@ def test_a_python_block_runs(
 ) -> None:
     monkeypatch.chdir(workplace)
     text = block.text.replace('"efficientnet_b0"', repr(starter()))
-    names: dict[str, object] = {"__name__": "block"}
+    names: dict[str, object] = {"__name__": "__main__"}
     exec(compile(text, str(block), "exec"), names)
     assert len(names) > 2
 

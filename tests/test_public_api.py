@@ -51,7 +51,7 @@ def test_the_classifier_takes_what_the_contract_says() -> None:
         ("predict", ["X"]),
         ("predict_proba", ["X"]),
         ("score", ["X", "y"]),
-        ("save", ["path"]),
+        ("save", ["folder"]),
         ("load", ["path"]),
     ],
 )
