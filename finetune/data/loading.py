@@ -36,7 +36,6 @@ __all__ = [
 ]
 
 Item = tuple[torch.Tensor, int, int]  # (3, H, W) uint8, label, position
-Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # (B, 3, H, W) uint8, (B,), (B,) int64
 
 _NOTE = "finetune-error: "  # opens the line that carries an error out of a worker
 _MOST_WORKERS = 8  # more wait for each other's disk and memory; PyTorch's own examples use 4 to 8
@@ -116,9 +115,10 @@ class TrainImages(Dataset[Item]):
         self._labels = _labels(samples, classes)
         self._seed = seed
         self._max_pixels = max_pixels
-        self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros(2, dtype=torch.int64)
+        self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
-    def set_epoch(self, stage_index: int, epoch: int) -> None:
+    def begin_epoch(self, stage_index: int, epoch: int) -> None:
         """Tell which epoch comes next, before its first batch is asked for."""
         self._epoch[0], self._epoch[1] = stage_index, epoch
 
@@ -156,13 +156,9 @@ class EpochSampler(Sampler[int]):
         self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
         self._stage_index, self._epoch = 0, 0
 
-    def set_epoch(self, stage_index: int, epoch: int | None = None) -> None:
-        """Tell which epoch comes next.
-
-        With one argument it is Accelerate that tells its own count of passes; that is ignored.
-        """
-        if epoch is not None:
-            self._stage_index, self._epoch = stage_index, epoch
+    def begin_epoch(self, stage_index: int, epoch: int) -> None:
+        """Tell which epoch comes next; not `set_epoch`, which Accelerate calls by its own count."""
+        self._stage_index, self._epoch = stage_index, epoch
 
     def __len__(self) -> int:
         return self._num_samples
@@ -190,7 +186,7 @@ def make_loader(
     sampler: EpochSampler | None = None,
     drop_single: bool = False,
     device: str = "cpu",
-) -> DataLoader[Batch]:
+) -> DataLoader[Any]:
     """Make the loader of a data set.
 
     Args:

@@ -41,7 +41,7 @@ def train_stage(
     note = ""
     for number in range(1, stage.epochs + 1):
         started = time.perf_counter()
-        session.inputs.set_epoch(stage_index, number)
+        session.inputs.begin_epoch(stage_index, number)
         seed = EpochSeed(session.recipe.seed, stage_index, number, stage.name)
         report = progress_events("train", session.on_event)
         result = train_epoch(stepper, loader, seed, progress=report)

@@ -43,10 +43,10 @@ class Inputs:
     val: Loader | None
     counts: NDArray[np.int64]
 
-    def set_epoch(self, stage_index: int, epoch: int) -> None:
+    def begin_epoch(self, stage_index: int, epoch: int) -> None:
         """Tell order and augmentation which epoch comes next."""
-        self.train_images.set_epoch(stage_index, epoch)
-        self.sampler.set_epoch(stage_index, epoch)
+        self.train_images.begin_epoch(stage_index, epoch)
+        self.sampler.begin_epoch(stage_index, epoch)
 
 
 def make_inputs(
