@@ -12,7 +12,9 @@ from finetune.errors import Problem, RecipeError
 from finetune.model.backbone import canonical_name
 from finetune.model.create import Model, create_model
 from finetune.model.family import describe_backbone
+from finetune.recipe.check import find_foreign_problems
 from finetune.recipe.resolve import resolve
+from finetune.recipe.values import describe_choices
 from finetune.runtime.device import machine_facts
 from finetune.train.estimate import estimate_seconds, measure_rates
 from finetune.train.events import DataFound, OnEvent, RecipeResolved, Warned, progress_events
@@ -52,9 +54,9 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
         FinetuneError: One of its branches, each with its hint; see `finetune.errors`.
     """
     tell: OnEvent = on_event or (lambda event: None)
-    recipe.augment.check()
-    for stage in recipe.stages:
-        stage.optimizer.check_name()
+    problems = find_foreign_problems(recipe)
+    if problems:
+        raise RecipeError(problems)
     machine = machine_facts(recipe.runtime.device)
     started = time.perf_counter()
     index = prepare_data(
@@ -77,7 +79,7 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
     rates = measure_rates(model.network, input_size=model.preprocessing.input_size, recipe=resolved)
     num_test = len(index.part("test"))
     estimate = estimate_seconds(resolved, facts, rates, num_test=num_test)
-    tell(RecipeResolved(resolved.reasons, estimate))
+    tell(RecipeResolved(describe_choices(resolved), estimate))
     return Plan(resolved, index, model, machine, data_seconds, estimate)
 
 

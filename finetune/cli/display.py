@@ -42,9 +42,9 @@ _NUM_SHOWN = 20  # classes in a table: a screenful
 _NARROW = 78  # columns of the terminal below which an epoch's line leaves out rate and speed
 _PIECES = {
     "check": "checking images",
-    "features": "computing features",
+    "features": "features",
     "train": "training",
-    "val": "validating",
+    "val": "validation",
     "predict": "predicting",
 }
 
@@ -102,7 +102,7 @@ class RunDisplay:
             case EpochEnded():
                 self._end_epoch(event)
             case StageEnded():
-                note = f": {event.note}" if event.note else ""
+                note = f"; {event.note}" if event.note else ""
                 self.screen.line(f"stage {event.stage} took {duration(event.seconds)}{note}")
             case RunEnded():
                 self.screen.line(f"weights kept: {event.chosen}")
@@ -141,7 +141,7 @@ class RunDisplay:
 
 
 _EPOCH_TITLES = ("epoch", "train loss", "val loss", "val acc", "val F1", "lr", "img/s", "time")
-_EPOCH_WIDTHS = (7, 10, 8, 7, 6, 7, 5, 12)
+_EPOCH_WIDTHS = (7, 10, 8, 7, 6, 7, 5, 11)
 
 
 def show_data(screen: Screen, data: DataFound) -> None:

@@ -94,7 +94,7 @@ def _evaluate(bundle: Bundle, data: str, split: str, screen: Screen) -> EvalResu
     from finetune.evaluate.labelled import read_labelled
     from finetune.model.inference import predict_samples
 
-    samples = read_labelled(data, split=split, classes=bundle.classes)
+    samples = read_labelled(data, split=split, bundle=bundle)
     with shown_progress(screen) as progress:
         outputs = predict_samples(
             bundle, samples, options=inference_options(len(samples)), progress=progress

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from finetune.cli.border import UsageError
 from finetune.cli.options import Debug, Json, complete_recipe
 from finetune.errors import FinetuneError, Problem, RecipeError
-
-if TYPE_CHECKING:
-    from finetune.recipe.schema import Recipe
 
 __all__ = ["recipes"]
 
@@ -120,44 +116,22 @@ def schema(debug: Debug = False) -> None:
 
 
 def _read(name: str) -> str:
-    """Read the text of a recipe by name; a file is read as well."""
+    """Read the text of a recipe that ships with the package."""
     from finetune.recipe.builtin import find_recipe
 
-    path = Path(name)
-    if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
-            raise UsageError(f"there is no file {name}", hint="finetune recipes ls")
-        return path.read_text(encoding="utf-8")
     return find_recipe(name).read_text(encoding="utf-8")
 
 
 def _find_problems(file: str) -> list[Problem]:
     """Find all problems of a recipe: of its values, or else of names that timm and others own."""
-    from finetune.recipe.load import load_recipe
+    from finetune.recipe.check import find_foreign_problems
+    from finetune.recipe.load import load_recipe, locate
 
     try:
         recipe = load_recipe(file)
     except RecipeError as error:
         return list(error.problems)
-    return _foreign_problems(recipe)
-
-
-def _foreign_problems(recipe: Recipe) -> list[Problem]:
-    """Check the optimisers' names and the transforms against the libraries that have them."""
-    problems: list[Problem] = []
-    for index, stage in enumerate(recipe.stages):
-        try:
-            stage.optimizer.check_name()
-        except RecipeError as error:
-            problems += [
-                Problem(f"stages.{index}.optimizer", found.message, hint=found.hint)
-                for found in error.problems
-            ]
-    try:
-        recipe.augment.check()
-    except RecipeError as error:
-        problems += error.problems
-    return problems
+    return locate(find_foreign_problems(recipe), source=file)
 
 
 def _as_json(problem: Problem) -> dict[str, object]:

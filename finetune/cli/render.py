@@ -33,6 +33,7 @@ __all__ = [
 
 _GAP = "  "
 _NO_LIMIT = 1_000_000  # columns of a stream that is no terminal
+_NARROW = 72  # columns below which a bar leaves out the rate
 _MIN_SHORTENED = 8  # a shortened cell keeps at least this many columns
 _PLAIN_SECONDS = 10.0  # between two plain lines about the same piece of work
 _REFRESH_SECONDS = 0.2
@@ -142,7 +143,7 @@ class Screen:
 
         bar = Progress(
             TextColumn(_GAP.strip() + "{task.description}"),
-            BarColumn(bar_width=min(30, max(8, self.width - 55))),
+            BarColumn(bar_width=min(30, max(5, self.width - 55))),
             MofNCompleteColumn(),
             TextColumn("{task.fields[speed]}"),
             console=self.console,
@@ -158,7 +159,7 @@ class Screen:
         if self._bar is None or (now - self._drawn_at < _REFRESH_SECONDS and done < total):
             return
         self._drawn_at = now
-        speed = _speed(done, total, rate)
+        speed = _speed(done, total, rate, is_brief=self.width < _NARROW)
         self._bar.update(self._bar.task_ids[0], completed=done, total=total, speed=speed)
         self._bar.refresh()
 
@@ -240,12 +241,13 @@ def print_json(document: Any, *, indent: int | None = 1) -> None:
     sys.stdout.write(text + "\n")
 
 
-def _speed(done: int, total: int, rate: float) -> str:
-    """Say how fast it goes and how long it will take."""
+def _speed(done: int, total: int, rate: float, *, is_brief: bool = False) -> str:
+    """Say how fast it goes and how long it will take; briefly only the latter."""
     if rate <= 0:
         return ""
+    left = f"{duration((total - done) / rate)} left"
     speed = f"{rate:.0f}" if rate >= 10 else f"{rate:.1f}"
-    return f"{speed} images/s, {duration((total - done) / rate)} left"
+    return left if is_brief else f"{speed} images/s, {left}"
 
 
 def _shorten(text: str, room: int) -> str:

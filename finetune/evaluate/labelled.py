@@ -1,38 +1,78 @@
-"""Labelled images for an evaluation: one part of a data source, or all of one without parts."""
+"""Labelled images for an evaluation: one part of a data source, or all of one without parts.
 
+The photos that a model was trained on keep the parts of that run, which `split.csv` beside the
+model holds: from a folder without parts, the test part is what the run carved out, not everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finetune.data.index import index_source
+from finetune.data.split import read_split
 from finetune.errors import DataError, join_names
-from finetune.types import Sample
+from finetune.types import Index, Sample, Split
+
+if TYPE_CHECKING:
+    from finetune.model.bundle import Bundle
 
 __all__ = ["read_labelled"]
 
 
-def read_labelled(source: str | Path, *, split: str, classes: tuple[str, ...]) -> list[Sample]:
+def read_labelled(source: str | Path, *, split: str, bundle: Bundle) -> list[Sample]:
     """Read the labelled images of one part of a folder or CSV.
 
     Args:
         source: A folder by class, a folder with splits, or a CSV.
-        split: `train`, `val` or `test`; a source without parts is taken whole.
-        classes: Class names of the model; a source may lack some, and may have others.
+        split: `train`, `val` or `test`; a source without parts is taken whole, unless the model
+            was trained on it.
+        bundle: The model; a source may lack some of its classes, and may have others.
 
     Raises:
-        DataError: The part is missing, or none of its classes is known to the model.
+        DataError: The part is missing, none of its classes is known to the model, or the model was
+            trained on these very photos and it is not known which of them it has not seen.
     """
-    index = index_source(source)
-    parts = {sample.split for sample in index.samples} - {None}
+    index = _with_parts_of_run(index_source(source), source, bundle)
+    parts = sorted({str(sample.split) for sample in index.samples} - {"None"})
     if parts and split not in parts:
         raise DataError(
-            f"{source} has no part {split!r}; it has {join_names(sorted(map(str, parts)))}",
-            hint=f"--split {sorted(map(str, parts))[0]}",
+            f"{source} has no part {split!r}; it has {join_names(parts)}",
+            hint=f"--split {parts[0]}",
         )
-    samples = [s for s in index.samples if not parts or s.split == split]
-    known = [s for s in samples if s.label in classes]
-    if not known:
+    samples = [sample for sample in index.samples if not parts or sample.split == split]
+    if not any(sample.label in bundle.classes for sample in samples):
         found = sorted({str(sample.label) for sample in samples})
         raise DataError(
             f"none of the classes in {source} is known to the model: {join_names(found)}",
-            hint=f"the model knows {join_names(classes)}",
+            hint=f"the model knows {join_names(bundle.classes)}",
         )
     return samples
+
+
+def _with_parts_of_run(index: Index, source: str | Path, bundle: Bundle) -> Index:
+    """Give the samples the parts that they had when the model was trained on them."""
+    if Path(source).expanduser().resolve() != _trained_on(bundle):
+        return index
+    file = bundle.folder.parent / "split.csv" if bundle.folder else None
+    if file is not None and file.is_file():
+        parts: Mapping[str, Split] = read_split(file, index.root)
+        kept = (sample for sample in index.samples if sample.name in parts)
+        samples = tuple(replace(sample, split=parts[sample.name]) for sample in kept)
+        return replace(index, samples=samples)
+    if not any(sample.split for sample in index.samples):
+        raise DataError(
+            f"the model was trained on photos of {source}, and split.csv, which says on which of "
+            "them, is not beside it: figures from all of them would be no test",
+            hint="name the run folder instead of its model, or give other photos",
+        )
+    return index
+
+
+def _trained_on(bundle: Bundle) -> Path | None:
+    """The data that a model was trained on; None where it does not say."""
+    recipe = bundle.document.get("recipe")
+    path = recipe.get("data", {}).get("path") if isinstance(recipe, Mapping) else None
+    return Path(path).resolve() if path else None

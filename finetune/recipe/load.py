@@ -23,7 +23,7 @@ from finetune.recipe.builtin import find_recipe
 from finetune.recipe.schema import Recipe, ResolvedRecipe
 from finetune.recipe.values import to_values, with_value
 
-__all__ = ["dump_recipe", "load_recipe", "parse_recipe"]
+__all__ = ["dump_recipe", "load_recipe", "locate", "parse_recipe"]
 
 _MAX_BYTES = 1_000_000  # a recipe has a few hundred; anything larger is another kind of file
 _TAG = "tag:yaml.org,2002:"
@@ -89,6 +89,19 @@ def parse_recipe(text: str, *, source: str, overrides: Sequence[str] = ()) -> Re
             hint="finetune recipes show default",
         )
     return _build(document, source, overrides)
+
+
+def locate(problems: Sequence[Problem], *, source: str | Path) -> list[Problem]:
+    """Give problems that were found in a loaded recipe the lines of their values.
+
+    Args:
+        problems: Without lines.
+        source: The name or the file that the recipe was loaded from.
+    """
+    is_name = isinstance(source, str) and _is_name(source)
+    path = find_recipe(str(source)) if is_name else Path(source)
+    lines = _read_yaml(_read_file(path), source=str(source)).lines
+    return [_placed(problem, lines, ()) for problem in problems]
 
 
 def dump_recipe(recipe: Recipe) -> str:

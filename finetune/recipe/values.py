@@ -10,7 +10,7 @@ from finetune.components.section import Section
 from finetune.errors import Problem, RecipeError
 from finetune.recipe.schema import Recipe, ResolvedRecipe, Stage
 
-__all__ = ["to_values", "with_value"]
+__all__ = ["describe_choices", "to_values", "with_value"]
 
 _ALWAYS = ("schema_version", "name", "stages")  # of a recipe, also where they equal the defaults
 
@@ -40,6 +40,12 @@ def to_values(
     return short
 
 
+def describe_choices(recipe: ResolvedRecipe) -> dict[str, str]:
+    """Give each automatic value with its reason, by dotted path: `8 (400 steps of batch 32)`."""
+    values = to_values(recipe, is_complete=True, mode="json")
+    return {path: f"{_get(values, path)} ({reason})" for path, reason in recipe.reasons.items()}
+
+
 def with_value(values: Any, path: str, value: Any) -> Any:
     """Give a copy of nested values in which one value is set.
 
@@ -66,6 +72,13 @@ def _departures(
         is_section = isinstance(value, dict) and isinstance(default, dict) and "kind" not in value
         kept[name] = _departures(value, default or {}) if is_section else value
     return kept
+
+
+def _get(here: Any, path: str) -> Any:
+    """Find the value at the end of a path that is there."""
+    for part in path.split("."):
+        here = here[int(part)] if isinstance(here, list) else here[part]
+    return here
 
 
 def _set(here: Any, parts: Sequence[str], value: Any, *, walked: tuple[str, ...]) -> Any:

@@ -103,4 +103,4 @@ def _run_stage(session: Session, stage: ResolvedStage, stage_index: int) -> None
     kept = session.best.candidate
     if before is not None and kept == before:
         note = f"{note}no epoch was better than stage {before.stage}; its weights are kept"
-    session.on_event(StageEnded(stage.name, seconds, note))
+    session.on_event(StageEnded(stage.name, seconds, note.removesuffix("; ")))

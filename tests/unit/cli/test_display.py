@@ -87,10 +87,10 @@ def test_many_classes_are_summed_up() -> None:
 
 
 def test_automatic_values_and_the_estimate_are_shown() -> None:
-    reasons = {"stages.1.epochs": "12: 400 steps"}
+    reasons = {"stages.1.epochs": "12 (400 steps)"}
     assert drawn(RecipeResolved(reasons, 380.0)) == [
         "chosen automatically",
-        "  stages.1.epochs: 12: 400 steps",
+        "  stages.1.epochs: 12 (400 steps)",
         "estimated time: 6 min 20 s",
     ]
 
@@ -104,26 +104,26 @@ def test_a_stage_begins_with_what_learns_in_it() -> None:
         "  stem to 1        -   3,000        -  frozen",
         "  2            3,000       -  5.0e-05  trained",
         "  head            20       -  1.0e-04  -",
-        "    epoch  train loss  val loss  val acc  val F1       lr  img/s          time",
+        "    epoch  train loss  val loss  val acc  val F1       lr  img/s         time",
     ]
 
 
 def test_an_epoch_is_one_line() -> None:
     assert drawn(STAGE, EPOCH)[-1] == (
-        "      2/5       0.500     0.250    0.900   0.875  1.0e-04     45          12 s  best"
+        "      2/5       0.500     0.250    0.900   0.875  1.0e-04     45         12 s  best"
     )
 
 
 def test_an_epoch_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
     title, line = drawn(STAGE, EPOCH)[-2:]
-    assert title == "    epoch  val loss  val acc  val F1          time"
-    assert line == "      2/5     0.250    0.900   0.875          12 s  best"
+    assert title == "    epoch  val loss  val acc  val F1         time"
+    assert line == "      2/5     0.250    0.900   0.875         12 s  best"
 
 
 def test_a_stage_ends_with_its_time_and_note() -> None:
     assert drawn(StageEnded("full", 61.0, "stopped early")) == [
-        "stage full took 1 min 01 s: stopped early"
+        "stage full took 1 min 01 s; stopped early"
     ]
 
 
