@@ -146,7 +146,8 @@ def _read_kind(value: Mapping[str, Any], members: Members, *, place: str) -> Sec
     name = value["kind"]
     if name in _keys(members):
         raise _refusal(place, f"{name} wants a value", hint=f"write {{{name}: …}}")
-    if not isinstance(name, str) or name not in members:
+    is_bare = name == _PYTHON and len(value) == 1
+    if not isinstance(name, str) or name not in members or is_bare:
         raise _unknown(name, members, place=place)
     return members[name].read(value)
 
@@ -172,7 +173,8 @@ def _forms(members: Members) -> str:
 
 def _unknown(name: object, members: Members, *, place: str) -> RecipeError:
     """Make the error for a name that no member has."""
-    hint = did_you_mean(str(name), [*_words(members), *_keys(members)])
+    known = [*_words(members), *_keys(members)]
+    hint = did_you_mean(name, known) if isinstance(name, str) else None
     message = f"unknown value {show_value(name)}; allowed: {_forms(members)}"
     return _refusal(place, message, hint=hint)
 

@@ -1,16 +1,21 @@
 """The optimiser of a stage: any that timm knows, by its name."""
 
+import inspect
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from finetune.components.problems import did_you_mean
 from finetune.components.section import Number, Section
-from finetune.errors import Problem, RecipeError, nearest
+from finetune.errors import Problem, RecipeError
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer as TorchOptimizer
 
-__all__ = ["Optimizer"]
+__all__ = ["Optimizer", "OptimizerSection"]
+
+# What an optimiser takes and a stage gives: groups of parameters, rate, decay, and the momentum.
+_NOT_OPTIONS = ("params", "lr", "weight_decay", "momentum")
 
 
 class OptimizerSection(Section):
@@ -22,6 +27,17 @@ class OptimizerSection(Section):
         {}, description="Further arguments, passed on by name."
     )
 
+    def check(self) -> None:
+        """Find an unknown name, and options that the optimiser does not take or like.
+
+        Raises:
+            RecipeError: By path (`stages.optimizer`), with the nearest name.
+        """
+        import torch
+
+        parameter = torch.nn.Parameter(torch.zeros(1))
+        self.build([{"params": [parameter]}], lr=1.0, weight_decay=0.0)
+
     def check_name(self) -> None:
         """Raise a RecipeError with the nearest name where timm does not know this one."""
         from finetune.torchvision_ops import register_missing_ops
@@ -31,15 +47,10 @@ class OptimizerSection(Section):
 
         known = list_optimizers()
         if self.name.lower() not in known:
-            near = nearest(self.name.lower(), known)
+            message = f"there is no optimiser {self.name!r}"
+            hint = did_you_mean(self.name.lower(), known)
             raise RecipeError(
-                [
-                    Problem(
-                        "stages.optimizer",
-                        f"there is no optimiser {self.name!r}",
-                        hint=near and f"did you mean {near}?",
-                    )
-                ],
+                [Problem("stages.optimizer", message, hint=hint)],
                 hint="python -c 'import timm.optim; print(timm.optim.list_optimizers())'",
             )
 
@@ -51,12 +62,10 @@ class OptimizerSection(Section):
         Raises:
             RecipeError: timm has no such optimiser, or it does not take one of the options.
         """
-        from finetune.torchvision_ops import register_missing_ops
-
         self.check_name()
-        register_missing_ops()
         from timm.optim import create_optimizer_v2
 
+        self._check_options()
         try:
             optimizer: TorchOptimizer = create_optimizer_v2(
                 groups,
@@ -67,11 +76,30 @@ class OptimizerSection(Section):
                 filter_bias_and_bn=False,
                 **self.options,
             )
-        except TypeError as error:
-            raise RecipeError(
-                [Problem("stages.optimizer.options", f"{self.name} refuses its options: {error}")]
-            ) from error
+        except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
+            message = f"{self.name} cannot be made: {error}"
+            raise RecipeError([Problem("stages.optimizer.options", message)]) from error
         return optimizer
+
+    def _check_options(self) -> None:
+        """Raise a RecipeError for options that the optimiser does not have: timm drops some."""
+        from timm.optim import get_optimizer_class
+
+        taken = inspect.signature(get_optimizer_class(self.name, bind_defaults=False)).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+            return
+        known = [name for name in taken if name not in _NOT_OPTIONS]
+        problems = [
+            Problem(
+                f"stages.optimizer.options.{name}",
+                f"{self.name} has no option {name!r}; it takes {', '.join(known)}",
+                hint=did_you_mean(name, known),
+            )
+            for name in self.options
+            if name not in known
+        ]
+        if problems:
+            raise RecipeError(problems)
 
 
 def _from_name(value: Any) -> Any:

@@ -86,7 +86,7 @@ def show_value(value: object) -> str:
     if isinstance(value, str | int | float):
         text = repr(value)
         return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
-    return f"an object of {type(value).__name__}"
+    return f"an object of class {type(value).__name__}"
 
 
 def _place(item: Any, values: object) -> list[str]:

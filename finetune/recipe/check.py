@@ -18,7 +18,7 @@ def find_foreign_problems(recipe: Recipe) -> list[Problem]:
     problems: list[Problem] = []
     for index, stage in enumerate(recipe.stages):
         try:
-            stage.optimizer.check_name()
+            stage.optimizer.check()
         except RecipeError as error:
             place = f"stages.{index}.optimizer"
             problems += [

@@ -1,0 +1,176 @@
+"""What each form of `train:` lets learn, and what a person reads who writes none of them."""
+
+import pytest
+from pydantic import TypeAdapter
+
+from finetune.components.policies import HeadPolicy, LastPolicy, Policy, PythonPolicy
+from finetune.errors import RecipeError
+from finetune.recipe.schema import Stage
+from finetune.types import ParamInfo, ParamRule
+
+FORMS = "all, bias, head, norm, {blocks: …}, {last_blocks: …}, {last: …}, {match: …}"
+
+
+def param(name, *, depth, block, kind=""):
+    is_small = kind in ("norm", "bias")
+    return ParamInfo(
+        name,
+        depth=depth,
+        block=block,
+        is_head=depth == 4,
+        is_norm=kind == "norm",
+        ndim=1 if is_small else 4,
+        depth_name={0: "stem", 4: "head"}.get(depth, str(depth)),
+    )
+
+
+# A stem, three stages of which the last two have two blocks, and a head.
+PARAMS = (
+    param("stem.weight", depth=0, block=0),
+    param("stem.norm.weight", depth=0, block=0, kind="norm"),
+    param("stages.0.weight", depth=1, block=1),
+    param("stages.1.0.weight", depth=2, block=2),
+    param("stages.1.1.weight", depth=2, block=3),
+    param("stages.2.0.weight", depth=3, block=4),
+    param("stages.2.1.weight", depth=3, block=5),
+    param("stages.2.1.bias", depth=3, block=5, kind="bias"),
+    param("head.weight", depth=4, block=6),
+    param("head.bias", depth=4, block=6, kind="bias"),
+)
+HEAD = ["head.weight", "head.bias"]
+
+
+class Everything:
+    """A policy as a Python user writes one."""
+
+    def rules(self, params):
+        return [ParamRule(one.name, trainable=True) for one in params]
+
+
+def read(form):
+    return Stage(name="one", train=form).train
+
+
+def trained(form):
+    return [rule.name for rule in read(form).rules(PARAMS) if rule.trainable]
+
+
+def message(form):
+    with pytest.raises(RecipeError) as caught:
+        read(form)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("head", HEAD),
+        ("all", [one.name for one in PARAMS]),
+        ("bias", ["stages.2.1.bias", *HEAD]),
+        ("norm", ["stem.norm.weight", *HEAD]),
+        ({"last": 1}, ["stages.2.0.weight", "stages.2.1.weight", "stages.2.1.bias", *HEAD]),
+        ({"last_blocks": 1}, ["stages.2.1.weight", "stages.2.1.bias", *HEAD]),
+        ({"blocks": ["stem", 1]}, ["stem.weight", "stem.norm.weight", "stages.0.weight", *HEAD]),
+        ({"blocks": [0]}, ["stem.weight", "stem.norm.weight", *HEAD]),
+        ({"match": r"stages\.1\.\d"}, ["stages.1.0.weight", "stages.1.1.weight", *HEAD]),
+    ],
+)
+def test_a_policy_lets_learn_what_it_names_and_the_head(form, expected):
+    assert trained(form) == expected
+
+
+def test_a_policy_answers_for_each_parameter_in_order():
+    assert [rule.name for rule in read("head").rules(PARAMS)] == [one.name for one in PARAMS]
+
+
+def test_weights_of_several_dimensions_decay_and_nothing_else():
+    decayed = [rule.name for rule in read("all").rules(PARAMS) if rule.decay]
+    assert decayed == [one.name for one in PARAMS if one.name.endswith("weight") and one.ndim > 1]
+    assert "stem.norm.weight" not in decayed
+
+
+def test_more_blocks_than_there_are_let_everything_learn():
+    assert len(trained({"last_blocks": 99})) == len(PARAMS)
+
+
+@pytest.mark.parametrize("word", ["all", "bias", "head", "norm"])
+def test_a_word_is_written_as_a_word(word):
+    assert read(word).model_dump() == word
+    assert read({"kind": word}) == read(word)
+
+
+@pytest.mark.parametrize(
+    "form", [{"last": 2}, {"last_blocks": 4}, {"blocks": ("stem", 3)}, {"match": "norm"}]
+)
+def test_a_mapping_is_written_as_it_was_read(form):
+    assert read(form).model_dump() == form
+
+
+def test_a_policy_passes_through_unchanged():
+    policy = LastPolicy(last=3)
+    assert read(policy) is policy
+
+
+@pytest.mark.parametrize(
+    ("form", "expected"),
+    [
+        ("haed", f"train: unknown value 'haed'; allowed: {FORMS} (did you mean head?)"),
+        ("last", "train: last wants a value (write {last: …})"),
+        ({"lsat": 2}, f"train: unknown value 'lsat'; allowed: {FORMS} (did you mean last?)"),
+        (
+            {"kind": "lsat"},
+            f"train.kind: unknown value 'lsat'; allowed: {FORMS} (did you mean last?)",
+        ),
+        ({"head": 3}, "train: head takes no value (write head)"),
+        ({"last": 0}, "train.last: must be at least 1, got 0"),
+        ({"last": "two"}, "train.last: expected a whole number, got 'two'"),
+        ({"last": True}, "train.last: expected a whole number, got true"),
+        ({"last": 2, "lst": 1}, "train.lst: unknown value 'lst' (did you mean last?)"),
+        ({"blocks": []}, "train.blocks: must not be empty"),
+        ({"blocks": [-1]}, "train.blocks.0: must be at least 0, got -1"),
+        (
+            {"blocks": ["stm"]},
+            "train.blocks.0: expected a whole number or stem, got 'stm' (did you mean stem?)",
+        ),
+        (
+            {"match": "("},
+            "train.match: not a regular expression: missing ), unterminated subpattern at position 0",
+        ),
+        ({}, f"train: unknown value nothing; allowed: {FORMS}"),
+        (None, f"train: expected {FORMS}, got nothing"),
+        (3, f"train: expected {FORMS}, got 3"),
+        (["head"], f"train: expected {FORMS}, got a list"),
+        ("python", f"train: unknown value 'python'; allowed: {FORMS}"),
+    ],
+)
+def test_an_unknown_form_is_told_with_what_is_allowed(form, expected):
+    assert message(form) == expected
+
+
+def test_any_object_with_the_verb_is_a_policy_in_python():
+    policy = read(Everything())
+    assert isinstance(policy, PythonPolicy)
+    assert all(rule.trainable for rule in policy.rules(PARAMS))
+
+
+def test_an_object_without_the_verb_is_refused():
+    assert message(object()) == (
+        "train: an object of class object is not a freeze policy: it has no method rules"
+    )
+
+
+def test_a_class_in_place_of_an_object_is_refused():
+    assert message(Everything) == "train: Everything is a class; pass an object, Everything()"
+
+
+def test_a_file_cannot_name_a_policy_of_python():
+    written = read(Everything()).model_dump(mode="json")
+    assert written["kind"] == "python"
+    assert written["given"].endswith("test_policies.Everything")
+    assert message(written) == (
+        "train.given: a freeze policy made in Python cannot be named in a file; pass it as train="
+    )
+
+
+def test_an_adapter_reads_policies_too():
+    assert TypeAdapter(Policy).validate_python("head") == HeadPolicy()
