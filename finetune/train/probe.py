@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Features", "Probe", "fit_probe"]
 
-# Inverse strengths, per training image, of unit-variance features: a wide net of half decades; the
-# best is rarely at an end (docs/benchmarks/defaults.md).
+# Inverse strengths, per training image, of unit-variance features: a wide net of half decades.
 STRENGTHS = tuple(float(value) for value in np.logspace(-5.0, 1.0, 13))
+NUM_WORSE = 2  # strengths in a row that hold out worse than the best before the search ends
 MIN_VALIDATION = 100  # images; below, cross-validation on the training part has less noise
 NUM_FOLDS = 5
-MAX_ITERATIONS = 500  # of L-BFGS; each strength starts from the weaker one before it
+MAX_ITERATIONS = 500  # of L-BFGS; each strength starts from the fit before it
 TOLERANCE = 1e-4
 
 
@@ -89,9 +89,10 @@ def fit_probe(train: Features, val: Features, *, num_classes: int, balanced: boo
         losses, reason = _cross_validate(scaled, balanced=balanced)
     strength = STRENGTHS[int(np.argmin(losses))] * len(train.labels)
     model = _model(strength, balanced=balanced)
-    _fit(model, scaled)
+    basis = _basis(scaled)
+    _fit(model, scaled, basis)
     weight, bias = _rows(model, num_classes)
-    folded = weight / scale
+    folded = (weight if basis is None else weight @ basis.T) / scale
     return Probe(
         weight=folded.astype(np.float32),
         bias=(bias - folded @ mean).astype(np.float32),
@@ -101,18 +102,40 @@ def fit_probe(train: Features, val: Features, *, num_classes: int, balanced: boo
 
 
 def _losses(train: Features, val: Features, *, balanced: bool) -> NDArray[np.float64]:
-    """Log loss on `val` for each strength, fitted on `train` from weak to strong."""
+    """Log loss on `val` for each strength, fitted on `train` from strong to weak.
+
+    Weaker regularisation costs more iterations, so the search ends where it no longer helps; what
+    was not tried is infinite.
+    """
     from sklearn.metrics import log_loss
 
+    basis = _basis(train)
+    held_out = val.values if basis is None else val.values @ basis
     model = _model(1.0, balanced=balanced)
-    losses = []
-    for strength in STRENGTHS:
+    losses = np.full(len(STRENGTHS), np.inf)
+    for position, strength in enumerate(STRENGTHS):
         model.set_params(C=strength * len(train.labels))
-        _fit(model, train)
+        _fit(model, train, basis)
         known = np.isin(val.labels, model.classes_)
-        probs = model.predict_proba(val.values[known])
-        losses.append(log_loss(val.labels[known], probs, labels=model.classes_))
-    return np.asarray(losses)
+        probs = model.predict_proba(held_out[known])
+        losses[position] = log_loss(val.labels[known], probs, labels=model.classes_)
+        if position - int(np.argmin(losses)) >= NUM_WORSE:
+            break
+    return losses
+
+
+def _basis(features: Features) -> NDArray[np.float32] | None:
+    """Find an orthonormal basis (D, N) of the features' span where there are fewer than D images.
+
+    The weights of an L2 fit lie in that span, so that the fit in its coordinates is the same one,
+    and smaller.
+    """
+    num_images, width = features.values.shape
+    if num_images >= width:
+        return None
+    _, _, rows = np.linalg.svd(features.values, full_matrices=False)
+    basis: NDArray[np.float32] = rows.T
+    return basis
 
 
 def _cross_validate(train: Features, *, balanced: bool) -> tuple[NDArray[np.float64], str]:
@@ -149,13 +172,16 @@ def _model(strength: float, *, balanced: bool) -> LogisticRegression:
     )
 
 
-def _fit(model: LogisticRegression, features: Features) -> None:
+def _fit(
+    model: LogisticRegression, features: Features, basis: NDArray[np.float32] | None
+) -> None:
     """Fit; a fit cut off at the last iteration is good enough, and validation judges it."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(features.values, features.labels)
+        values = features.values if basis is None else features.values @ basis
+        model.fit(values, features.labels)
 
 
 def _rows(
