@@ -85,9 +85,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.seed = seed
         self.on_event = on_event
 
-    def fit(
-        self, X: Source | Sequence[Source], y: Sequence[object] | None = None  # noqa: N803
-    ) -> Self:
+    def fit(self, X: Source | Sequence[Source], y: Sequence[object] | None = None) -> Self:
         """Train on a folder, a CSV, or paths with labels; write the run folder.
 
         Args:
@@ -104,7 +102,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._take(self.run_.bundle)
         return self
 
-    def predict(self, X: Source | Sequence[Any]) -> NDArray[np.str_]:  # noqa: N803
+    def predict(self, X: Source | Sequence[Any]) -> NDArray[np.str_]:
         """Give the likeliest class name of each image: (N,).
 
         Args:
@@ -117,7 +115,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         answers: NDArray[np.str_] = self.classes_[self.predict_proba(X).argmax(axis=1)]
         return answers
 
-    def predict_proba(self, X: Source | Sequence[Any]) -> NDArray[np.float32]:  # noqa: N803
+    def predict_proba(self, X: Source | Sequence[Any]) -> NDArray[np.float32]:
         """Give the probability of each class for each image: (N, K) float32, rows sum to 1.
 
         Args:
@@ -155,7 +153,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def score(
         self,
-        X: Source | Sequence[Any],  # noqa: N803
+        X: Source | Sequence[Any],
         y: Sequence[object] | None = None,
         sample_weight: Sequence[float] | None = None,
     ) -> float:
@@ -207,7 +205,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             RecipeError: With all problems at once.
         """
         given = {"pretrained": self.pretrained, "device": self.device, "seed": self.seed}
-        departing = {name: value for name, value in given.items() if value != _DEFAULTS[name]}
+        departing: dict[str, Any] = {
+            name: value for name, value in given.items() if value != _DEFAULTS[name]
+        }
         return with_arguments(
             load_recipe(self.recipe),
             backbone=self.backbone,
@@ -247,9 +247,7 @@ def load(path: Source, *, device: str = "auto") -> Classifier:
     return Classifier.load(path, device=device)
 
 
-def _index(
-    X: Source | Sequence[Source], y: Sequence[object] | None  # noqa: N803
-) -> Index | None:
+def _index(X: Source | Sequence[Source], y: Sequence[object] | None) -> Index | None:
     """Index paths with labels; None where X is a folder or a CSV."""
     if isinstance(X, (str, Path)):
         if y is not None:
@@ -262,8 +260,8 @@ def _index(
     return index_pairs([Path(path) for path in X], [str(label) for label in y])
 
 
-def _as_items(X: Source | Sequence[Any]) -> list[ImageLike]:  # noqa: N803
+def _as_items(X: Source | Sequence[Any]) -> list[ImageLike]:
     """Bring what a person passes to a list of paths, images or arrays."""
     single = isinstance(X, (str, Path)) or hasattr(X, "convert") or getattr(X, "ndim", None) == 3
-    items = [X] if single else list(X)
+    items: list[Any] = [X] if single else list(X)
     return [Path(item) if isinstance(item, str) else item for item in items]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune.data.index import index_source, require_trainable
 from finetune.data.prepare import describe_data, prepare_data
 from finetune.errors import Problem, RecipeError
 from finetune.model.backbone import canonical_name
@@ -16,8 +17,8 @@ from finetune.recipe.check import find_foreign_problems
 from finetune.recipe.resolve import resolve
 from finetune.recipe.values import describe_choices
 from finetune.runtime.device import machine_facts
-from finetune.train.estimate import estimate_seconds, measure_rates
 from finetune.train.events import DataFound, OnEvent, RecipeResolved, Warned, progress_events
+from finetune.train.speed import estimate_seconds, measure_speed, with_bf16_choice
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import Recipe, ResolvedRecipe
@@ -59,8 +60,13 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
         raise RecipeError(problems)
     machine = machine_facts(recipe.runtime.device)
     started = time.perf_counter()
+    found = index or index_source(_data_path(recipe))
+    require_trainable(found)
+    listing_seconds = time.perf_counter() - started
+    model = create_model(recipe, num_classes=len(found.classes))  # may fail: before minutes of work
+    started = time.perf_counter()
     index = prepare_data(
-        index or _data_path(recipe),
+        found,
         val_fraction=recipe.data.val_fraction,
         test_fraction=recipe.data.test_fraction,
         seed=recipe.seed,
@@ -68,17 +74,16 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
         num_cpus=machine.num_cpus,
         progress=progress_events("check", tell),
     )
-    data_seconds = time.perf_counter() - started
+    data_seconds = listing_seconds + time.perf_counter() - started
     tell(DataFound.from_index(index))
     for warning in index.warnings:
         tell(Warned(warning))
-    model = create_model(recipe, num_classes=len(index.classes))
     facts = describe_data(index)
     backbone = describe_backbone(model.network, model.preprocessing)
+    speed = measure_speed(model, machine, channels_last=backbone.family != "vit")
+    machine = with_bf16_choice(machine, speed)
     resolved = resolve(_placed(recipe, index), data=facts, backbone=backbone, machine=machine)
-    rates = measure_rates(model.network, input_size=model.preprocessing.input_size, recipe=resolved)
-    num_test = len(index.part("test"))
-    estimate = estimate_seconds(resolved, facts, rates, num_test=num_test)
+    estimate = estimate_seconds(resolved, facts, speed, num_test=len(index.part("test")))
     tell(RecipeResolved(describe_choices(resolved), estimate))
     return Plan(resolved, index, model, machine, data_seconds, estimate)
 

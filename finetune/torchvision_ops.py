@@ -7,6 +7,7 @@ It is done only where they are missing, and only at the doors that import timm o
 """
 
 from functools import cache
+from typing import Any
 
 __all__ = ["register_missing_ops"]
 
@@ -33,7 +34,7 @@ def register_missing_ops() -> bool:
             raise
     else:
         return False
-    library = torch.library.Library("torchvision", "DEF")
+    library: Any = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
     for schema in _SCHEMAS:
         library.define(schema)
     # Careful: the registration lives as long as the library object; an attribute keeps it.

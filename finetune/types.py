@@ -133,7 +133,8 @@ class MachineFacts:
     Attributes:
         device: A torch device string: `cpu`, `cuda:0`, `mps`.
         device_reason: Why this device was chosen.
-        has_fast_bf16: Whether bf16 matrix units are known to pay on this device.
+        has_fast_bf16: Whether training in bf16 pays, by this device's rule or by measurement.
+        bf16_reason: Why it does, or does not.
         num_cpus: Cores this process may use.
     """
 
@@ -141,6 +142,7 @@ class MachineFacts:
     device_reason: str
     has_fast_bf16: bool
     num_cpus: int
+    bf16_reason: str = "fp32 is right everywhere"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,6 @@
-"""Data, ready for a run: indexed, decoded once in full, and split."""
-
-from pathlib import Path
+"""Data, ready for a run: decoded once in full, and split."""
 
 from finetune.data.check import check_images
-from finetune.data.index import index_source
 from finetune.data.split import split_index
 from finetune.types import DataFacts, Index, Progress
 
@@ -13,7 +10,7 @@ _FEW = 100  # images; below, starting processes costs more than decoding
 
 
 def prepare_data(
-    source: str | Path | Index,
+    index: Index,
     *,
     val_fraction: float = 0.15,
     test_fraction: float = 0.15,
@@ -22,10 +19,10 @@ def prepare_data(
     num_cpus: int = 1,
     progress: Progress | None = None,
 ) -> Index:
-    """Index a folder or CSV, leave out what cannot be read, and split the rest.
+    """Leave out what cannot be read, and split the rest.
 
     Args:
-        source: A folder by class, a CSV, or an index made before.
+        index: What `index_source` found.
         val_fraction: Part of train carved out where there is no validation part.
         test_fraction: Part carved out of a source without splits.
         seed: Seed of the split.
@@ -36,7 +33,6 @@ def prepare_data(
     Raises:
         DataError: The data cannot be used as it is; the sentence names the files.
     """
-    index = source if isinstance(source, Index) else index_source(source)
     workers = num_cpus if len(index.samples) > _FEW else 0
     checked = check_images(index, max_pixels=max_pixels, workers=workers, progress=progress)
     return split_index(checked, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)

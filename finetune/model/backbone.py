@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -39,10 +39,12 @@ from timm.models._manipulate import group_with_matcher  # noqa: E402
 
 from finetune.model.hub import weights_within_reach  # noqa: E402
 
-if TYPE_CHECKING:
-    from torch import nn
+# A timm model: an nn.Module with `forward_features`, `forward_head`, `get_classifier`,
+# `reset_classifier` and `pretrained_cfg`, for which timm has no common type.
+TimmModel: TypeAlias = Any
 
 __all__ = [
+    "TimmModel",
     "build_on_meta",
     "canonical_name",
     "create_backbone",
@@ -63,7 +65,7 @@ def create_backbone(
     weights: str | Path | None = None,
     drop_rate: float = 0.0,
     drop_path_rate: float = 0.0,
-) -> nn.Module:
+) -> TimmModel:
     """Create a timm model with its own classifier, pretrained unless asked otherwise.
 
     Args:
@@ -90,10 +92,10 @@ def create_backbone(
     return model
 
 
-def _create(name: str, *, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
+def _create(name: str, *, pretrained: bool, arguments: dict[str, Any]) -> TimmModel:
     """Let timm create a model; what it raises becomes one sentence."""
     try:
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
+        model: TimmModel = timm.create_model(name, pretrained=pretrained, **arguments)
     except (RuntimeError, ValueError, TypeError, OSError, KeyError, SafetensorError) as error:
         return _recover(error, name, arguments)
     return model
@@ -105,7 +107,7 @@ def canonical_name(name: str) -> str:
     return f"local-dir:{Path(place).resolve()}" if source == "local-dir" and place else name
 
 
-def preprocessing_of(model: nn.Module) -> Preprocessing:
+def preprocessing_of(model: TimmModel) -> Preprocessing:
     """Take the preprocessing of a model from its weights' configuration.
 
     The size is the one the weights were evaluated at (`test_input_size`) where they name one
@@ -124,14 +126,14 @@ def preprocessing_of(model: nn.Module) -> Preprocessing:
         ) from error
 
 
-def train_spec(model: nn.Module, preprocessing: Preprocessing) -> InputSpec:
+def train_spec(model: TimmModel, preprocessing: Preprocessing) -> InputSpec:
     """Say what a training image must be: as evaluation, at the size the weights trained at."""
     config: dict[str, Any] = resolve_model_data_config(model, use_test_size=False)
     _, height, width = config["input_size"]
     return replace(preprocessing.spec, height=int(height), width=int(width))
 
 
-def group_names(model: nn.Module, *, coarse: bool) -> dict[str, int] | None:
+def group_names(model: TimmModel, *, coarse: bool) -> dict[str, int] | None:
     """Map each parameter name to timm's group, 0 at the input; None where timm has no groups.
 
     Args:
@@ -150,7 +152,7 @@ def group_names(model: nn.Module, *, coarse: bool) -> dict[str, int] | None:
 
 
 def save_backbone(
-    model: nn.Module, folder: Path, *, class_names: tuple[str, ...] | None, config: dict[str, Any]
+    model: TimmModel, folder: Path, *, class_names: tuple[str, ...] | None, config: dict[str, Any]
 ) -> None:
     """Save a timm model in timm's own layout: `config.json` and `model.safetensors`.
 
@@ -166,7 +168,7 @@ def save_backbone(
     )
 
 
-def why_not_loadable(model: nn.Module) -> str | None:
+def why_not_loadable(model: TimmModel) -> str | None:
     """Say why timm alone cannot rebuild this architecture; None where it can."""
     architecture = model.pretrained_cfg.get("architecture", "")
     home = model_entrypoint(architecture).__module__ if is_model(architecture) else None
@@ -182,12 +184,12 @@ def list_architectures() -> tuple[str, ...]:
     return tuple(list_models())
 
 
-def build_on_meta(name: str) -> nn.Module:
+def build_on_meta(name: str) -> TimmModel:
     """Build an architecture without memory for its tensors; for counting, not for computing."""
     import torch
 
     with torch.device("meta"):
-        model: nn.Module = timm.create_model(name, pretrained=False)
+        model: TimmModel = timm.create_model(name, pretrained=False)
     return model
 
 
@@ -249,7 +251,7 @@ def _pretrained_source(name: str) -> dict[str, Any]:
     return {} if config is None else config.to_dict()
 
 
-def _recover(error: Exception, name: str, arguments: dict[str, Any]) -> nn.Module:
+def _recover(error: Exception, name: str, arguments: dict[str, Any]) -> TimmModel:
     """Load a local folder whose weights have another classifier, or explain what failed."""
     source, place = parse_model_name(name)
     message = str(error)
@@ -259,7 +261,7 @@ def _recover(error: Exception, name: str, arguments: dict[str, Any]) -> nn.Modul
             hint="leave model.drop_rate and model.drop_path_rate out",
         ) from error
     if source == "local-dir" and "state_dict" in message:
-        model: nn.Module = timm.create_model(name, pretrained=False, **arguments)
+        model: TimmModel = timm.create_model(name, pretrained=False, **arguments)
         _load_file(model, _weights_in(Path(place)), name)
         return model
     raise BackboneError(
@@ -276,7 +278,7 @@ def _weights_in(folder: Path) -> Path:
     raise BackboneError(f"{folder} has no model.safetensors", hint="--no-pretrained, or --weights")
 
 
-def _load_file(model: nn.Module, file: Path, name: str) -> None:
+def _load_file(model: TimmModel, file: Path, name: str) -> None:
     """Load a weights file into a model; a classifier of another shape stays out.
 
     Raises:
@@ -314,7 +316,7 @@ def _load_file(model: nn.Module, file: Path, name: str) -> None:
     model.load_state_dict(fitting, strict=False)
 
 
-def _classifier_prefixes(model: nn.Module) -> list[str]:
+def _classifier_prefixes(model: TimmModel) -> list[str]:
     """Name the classifier's parameters by prefix, from the model and from its configuration."""
     named = model.pretrained_cfg.get("classifier") or ()
     names = {named} if isinstance(named, str) else set(named)

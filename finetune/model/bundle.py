@@ -141,7 +141,9 @@ def load_bundle(path: str | Path, *, head: Head | None = None) -> Bundle:
 def _write(bundle: Bundle, folder: Path, head: Head) -> dict[str, Any]:
     """Write the three files of a bundle; give the document."""
     # safetensors takes contiguous tensors only; training may have made them channels_last
-    network = bundle.network.to("cpu", memory_format=torch.contiguous_format)
+    network: Network = bundle.network.to(  # type: ignore[call-overload]
+        device="cpu", memory_format=torch.contiguous_format
+    )
     reason = why_not_loadable(network.backbone)
     if network.head is not None:
         reason = f"the head is {head.kind}, which timm has no field for"

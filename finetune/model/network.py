@@ -7,12 +7,13 @@ logits; normalisation itself belongs to `Preprocessing`.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from finetune.errors import BackboneError, Problem, RecipeError
+from finetune.model.backbone import TimmModel
 
 if TYPE_CHECKING:
     from finetune.components.heads import Head
@@ -28,9 +29,9 @@ class Network(nn.Module):
         head: Module from features (B, D) to logits (B, K), or None for timm's own classifier.
     """
 
-    def __init__(self, backbone: nn.Module, head: nn.Module | None = None) -> None:
+    def __init__(self, backbone: TimmModel, head: nn.Module | None = None) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone: TimmModel = backbone
         self.head = head
 
     backbone_prefix = "backbone."  # of the backbone's parameters among the network's
@@ -49,7 +50,7 @@ class Network(nn.Module):
         pooled: torch.Tensor = self.backbone.forward_head(maps, pre_logits=True)
         return pooled.flatten(1)
 
-    def head_modules(self) -> tuple[nn.Module, ...]:
+    def head_modules(self) -> tuple[Any, ...]:
         """Give the modules whose parameters are the head."""
         if self.head is not None:
             return (self.head,)
@@ -80,7 +81,7 @@ class Network(nn.Module):
 
 
 def build_network(
-    backbone: nn.Module, head: Head, *, num_classes: int, input_size: tuple[int, int, int]
+    backbone: TimmModel, head: Head, *, num_classes: int, input_size: tuple[int, int, int]
 ) -> Network:
     """Replace a backbone's classifier by a new head.
 
@@ -100,7 +101,7 @@ def build_network(
     return Network(backbone, head.build(_feature_width(backbone, input_size), num_classes))
 
 
-def _reset_classifier(backbone: nn.Module, num_classes: int) -> None:
+def _reset_classifier(backbone: TimmModel, num_classes: int) -> None:
     """Let timm replace the classifier."""
     if not hasattr(backbone, "reset_classifier"):
         raise BackboneError(
@@ -111,7 +112,7 @@ def _reset_classifier(backbone: nn.Module, num_classes: int) -> None:
 
 
 @torch.no_grad()
-def _feature_width(backbone: nn.Module, input_size: tuple[int, int, int]) -> int:
+def _feature_width(backbone: TimmModel, input_size: tuple[int, int, int]) -> int:
     """Measure D, the width of the features before the classifier, on one blank image."""
     was_training = backbone.training
     width = Network(backbone.eval()).features(torch.zeros(1, *input_size)).shape[1]

@@ -203,11 +203,7 @@ def _resolve_runtime(
 
 def _choose_precision(machine: MachineFacts) -> Choice[Precision]:
     """Choose the arithmetic of training; figures are fp32 in any case."""
-    if machine.device.startswith("cuda"):
-        if machine.has_fast_bf16:
-            return Choice("bf16", "this GPU has bf16 matrix units, and bf16 needs no loss scaling")
-        return Choice("fp32", "this GPU has no bf16 matrix units")
-    return Choice("fp32", f"bf16 does not pay for every network on {machine.device}")
+    return Choice("bf16" if machine.has_fast_bf16 else "fp32", machine.bf16_reason)
 
 
 def _choose_memory_format(backbone: BackboneFacts) -> Choice[MemoryFormat]:

@@ -40,11 +40,13 @@ def machine_facts(device: str = "auto") -> MachineFacts:
         FinetuneError: The device asked for is not there.
     """
     choice = choose_device(device)
+    bf16 = _bf16_rule(choice.value)
     return MachineFacts(
         device=choice.value,
         device_reason=choice.reason,
-        has_fast_bf16=_has_fast_bf16(choice.value),
+        has_fast_bf16=bf16.value,
         num_cpus=available_cpus(),
+        bf16_reason=bf16.reason,
     )
 
 
@@ -116,13 +118,15 @@ def peak_memory_mib() -> int:
     return int(peak // (1024 * 1024 if sys.platform == "darwin" else 1024))
 
 
-def _has_fast_bf16(device: str) -> bool:
-    """Whether bf16 matrix units are known to pay: on CUDA from Ampere on."""
+def _bf16_rule(device: str) -> Choice[bool]:
+    """Whether bf16 pays by rule: on CUDA from Ampere on; elsewhere it has to be measured."""
     import torch
 
     if not device.startswith("cuda"):
-        return False
-    return torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
+        return Choice(False, f"bf16 does not pay for every network on {device}")
+    if torch.cuda.get_device_capability(torch.device(device)) >= (8, 0):
+        return Choice(True, "this GPU has bf16 matrix units, and bf16 needs no loss scaling")
+    return Choice(False, "this GPU has no bf16 matrix units")
 
 
 def _version(name: str) -> str | None:

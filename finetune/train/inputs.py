@@ -34,6 +34,7 @@ class Inputs:
         train_plain: The training images as evaluation sees them, in order.
         val: The validation images, in order; None where there are none.
         counts: (K,) int64 training images of each class.
+        num_val: Validation images.
     """
 
     train_images: TrainImages
@@ -42,6 +43,7 @@ class Inputs:
     train_plain: Loader
     val: Loader | None
     counts: NDArray[np.int64]
+    num_val: int
 
     def begin_epoch(self, stage_index: int, epoch: int) -> None:
         """Tell order and augmentation which epoch comes next."""
@@ -90,6 +92,7 @@ def make_inputs(
         train_plain=plain(train),
         val=plain(val) if val else None,
         counts=counts,
+        num_val=len(val),
     )
 
 

@@ -172,9 +172,7 @@ def _model(strength: float, *, balanced: bool) -> LogisticRegression:
     )
 
 
-def _fit(
-    model: LogisticRegression, features: Features, basis: NDArray[np.float32] | None
-) -> None:
+def _fit(model: LogisticRegression, features: Features, basis: NDArray[np.float32] | None) -> None:
     """Fit; a fit cut off at the last iteration is good enough, and validation judges it."""
     from sklearn.exceptions import ConvergenceWarning
 
