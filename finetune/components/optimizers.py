@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 from finetune.components.problems import did_you_mean
 from finetune.components.section import Number, Section
 from finetune.errors import Problem, RecipeError
+from finetune.torchvision_ops import register_missing_ops
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer as TorchOptimizer
@@ -40,8 +41,6 @@ class OptimizerSection(Section):
 
     def check_name(self) -> None:
         """Raise a RecipeError with the nearest name where timm does not know this one."""
-        from finetune.torchvision_ops import register_missing_ops
-
         register_missing_ops()
         from timm.optim import list_optimizers
 
@@ -63,6 +62,7 @@ class OptimizerSection(Section):
             RecipeError: timm has no such optimiser, or it does not take one of the options.
         """
         self.check_name()
+        register_missing_ops()
         from timm.optim import create_optimizer_v2
 
         self._check_options()
@@ -83,6 +83,7 @@ class OptimizerSection(Section):
 
     def _check_options(self) -> None:
         """Raise a RecipeError for options that the optimiser does not have: timm drops some."""
+        register_missing_ops()
         from timm.optim import get_optimizer_class
 
         taken = inspect.signature(get_optimizer_class(self.name, bind_defaults=False)).parameters
