@@ -134,8 +134,9 @@ def _explain_mismatch(place: str, items: list[Any]) -> Problem:
     """Explain a value of the wrong type, or one that is not among those allowed."""
     value = items[0]["input"]
     literals = [name for item in items for name in _literals(item)]
-    types = list(dict.fromkeys(_EXPECTED.get(item["type"], "") for item in items))
-    expected = [phrase for phrase in types if phrase]
+    phrases = dict.fromkeys(_EXPECTED.get(item["type"], "") for item in items)
+    covered = {"", "a whole number"} if "a number" in phrases else {""}
+    expected = [phrase for phrase in phrases if phrase not in covered]
     hint = did_you_mean(value, literals) if isinstance(value, str) else None
     if not expected:
         message = f"unknown value {show_value(value)}; allowed: {', '.join(literals)}"
@@ -165,7 +166,7 @@ def _explain_one(place: str, item: Any, model: type[BaseModel]) -> Problem:
         return Problem(place, f"unknown value {name!r}", hint=_name_hint(name, item["loc"], model))
     if kind in _LIMITS:
         words, key = _LIMITS[kind]
-        return Problem(place, f"{words} {context[key]:g}, got {shown}")
+        return Problem(place, f"{words} {context[key]:.12g}, got {shown}")
     if kind == "finite_number":
         return Problem(place, f"must be a finite number, got {shown}")
     if kind in ("too_short", "string_too_short"):

@@ -17,6 +17,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.representer import RoundTripRepresenter
+from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
 from finetune.errors import Problem, RecipeError
 from finetune.recipe.builtin import find_recipe
@@ -172,7 +173,12 @@ def _build(document: _Document, source: str | None, overrides: Sequence[str]) ->
     try:
         recipe = Recipe.read(values)
     except RecipeError as error:
-        problems += [_placed(problem, document.lines, paths) for problem in error.problems]
+        unread = [problem.path for problem in document.problems if problem.path]
+        problems += [
+            _placed(problem, document.lines, paths)
+            for problem in error.problems
+            if not any(_is_beneath(problem.path, path) for path in unread)
+        ]
     if problems:
         last = max(document.lines.values(), default=0) + 1
         raise RecipeError(sorted(problems, key=lambda problem: problem.line or last), source=source)
@@ -240,14 +246,20 @@ def _sentence(error: MarkedYAMLError) -> str:
     text = str(error.problem or error.context)
     if "'\\t'" in text:
         return "there is a tab where spaces are wanted"
+    if "another document" in text:
+        return "there is more than one document"
     return text.replace("<", "").replace(">", "")
 
 
 class _Representer(RoundTripRepresenter):
     """Writes nothing as `null`, where ruamel would leave an empty place."""
 
+    def write_null(self, value: None) -> Node:
+        """Give the node of nothing."""
+        return self.represent_scalar(f"{_TAG}null", "null")
 
-_Representer.add_representer(type(None), _Representer.represent_none)
+
+_Representer.add_representer(type(None), _Representer.write_null)
 
 
 class _Reader:
@@ -260,8 +272,7 @@ class _Reader:
 
     def read(self, node: Node, *, place: str) -> Any:
         """Give the value of a node and of all within it."""
-        line = node.start_mark.line + 1
-        self._document.lines.setdefault(place, line)
+        line = self._document.lines.setdefault(place, node.start_mark.line + 1)
         if id(node) in self._seen:
             return self._refuse(place, line, "an alias (*) is not part of a recipe; write it out")
         self._seen.add(id(node))
@@ -342,4 +353,6 @@ def _lay_out(value: Any, *, place: str, reasons: Mapping[str, str]) -> Any:
         if not any(isinstance(one, dict) for one in value):
             row.fa.set_flow_style()
         return row
+    if isinstance(value, str) and not value.isprintable():
+        return DoubleQuotedScalarString(value)  # escapes what a plain text would fold or lose
     return value

@@ -106,9 +106,10 @@ def _index(here: Sequence[Any], part: str, walked: tuple[str, ...]) -> int:
     place = ".".join(walked)
     names = [item.get("name") for item in here if isinstance(item, Mapping)]
     hint = f"did you mean {place}.{names.index(part)}?" if part in names else None
-    there = f"numbered 0 to {len(here) - 1}" if len(here) > 1 else "numbered 0"
-    noun = "entry" if len(here) == 1 else "entries"
-    message = f"there is no {place}.{part}: {place} has {len(here)} {noun}, {there}"
+    there = {0: "no entry", 1: "1 entry, numbered 0"}.get(
+        len(here), f"{len(here)} entries, numbered 0 to {len(here) - 1}"
+    )
+    message = f"there is no {place}.{part}: {place} has {there}"
     raise RecipeError([Problem(".".join((*walked, part)), message, hint=hint)])
 
 

@@ -92,7 +92,8 @@ def test_an_unknown_optimiser_is_told_with_the_nearest_name():
         (3, "optimizer: expected a mapping, got 3"),
         (
             {"options": {"betas": {}}},
-            "optimizer.options.betas: expected a number or a whole number or true or false or text or a list, got a mapping",
+            "optimizer.options.betas: "
+            "expected a number or true or false or text or a list, got a mapping",
         ),
     ],
 )

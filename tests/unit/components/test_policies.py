@@ -134,7 +134,8 @@ def test_a_policy_passes_through_unchanged():
         ),
         (
             {"match": "("},
-            "train.match: not a regular expression: missing ), unterminated subpattern at position 0",
+            "train.match: not a regular expression: "
+            "missing ), unterminated subpattern at position 0",
         ),
         ({}, f"train: unknown value nothing; allowed: {FORMS}"),
         (None, f"train: expected {FORMS}, got nothing"),

@@ -62,7 +62,8 @@ def test_a_word_stands_for_a_schedule_with_its_defaults():
     [
         (
             "cosin",
-            "schedule: unknown value 'cosin'; allowed: constant, cosine, one_cycle, step (did you mean cosine?)",
+            "schedule: unknown value 'cosin'; allowed: constant, cosine, one_cycle, step "
+            "(did you mean cosine?)",
         ),
         ({"kind": "step", "at": [0.5, 1.5]}, "schedule.at.1: must be less than 1, got 1.5"),
         ({"kind": "step", "at": 0.5}, "schedule.at: expected a list, got 0.5"),
