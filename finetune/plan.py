@@ -67,10 +67,8 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
     started = time.perf_counter()
     index = prepare_data(
         found,
-        val_fraction=recipe.data.val_fraction,
-        test_fraction=recipe.data.test_fraction,
+        recipe.data,
         seed=recipe.seed,
-        max_pixels=recipe.data.max_pixels,
         num_cpus=machine.num_cpus,
         progress=progress_events("check", tell),
     )

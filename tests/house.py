@@ -9,12 +9,9 @@ import re
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache, cached_property
-from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
+from functools import cache
 
-ROOT = Path(__file__).resolve().parents[1]
+from sources import ROOT, Function, Source, find_imports, functions
 
 # Room (file or package below finetune/) -> floor. A room imports from lower floors and from itself.
 FLOORS = {
@@ -63,103 +60,9 @@ DOORS = {
 BROAD_BORDER = "finetune/cli/app.py"  # the one place that may catch everything, once
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
-
-Function = ast.FunctionDef | ast.AsyncFunctionDef
-
-
-@dataclass(frozen=True)
-class Import:
-    """One imported module, or name of a module, and where."""
-
-    target: str
-    line: int
-    in_function: bool
-    for_typing: bool
-
-
-@dataclass(frozen=True)
-class Source:
-    """One parsed file of the package."""
-
-    path: str
-    text: str
-
-    @cached_property
-    def tree(self) -> ast.Module:
-        return ast.parse(self.text)
-
-    @property
-    def module(self) -> str:
-        return self.path.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
-
-    @property
-    def room(self) -> str:
-        return Path(self.path).parts[1].removesuffix(".py")
-
-    @cached_property
-    def imports(self) -> list[Import]:
-        return list(find_imports(self.tree))
-
-    def at(self, line: int, said: str) -> str:
-        return f"{self.path}:{line}: {said}"
-
-
-def find_imports(
-    node: ast.AST, in_function: bool = False, for_typing: bool = False
-) -> Iterator[Import]:
-    """Walk a tree; `from a import b` gives `a.b`, so that doors see the name as well."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import):
-            for alias in child.names:
-                yield Import(alias.name, child.lineno, in_function, for_typing)
-        elif isinstance(child, ast.ImportFrom):
-            for alias in child.names:
-                target = f"{'.' * child.level}{child.module or ''}.{alias.name}"
-                yield Import(target, child.lineno, in_function, for_typing)
-        elif isinstance(child, ast.Call) and is_dynamic_import(child):
-            yield Import(ast.literal_eval(child.args[0]), child.lineno, in_function, for_typing)
-        inside = in_function or isinstance(child, Function)
-        typing = for_typing or (
-            isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)
-        )
-        yield from find_imports(child, inside, typing)
-
-
-def is_dynamic_import(call: ast.Call) -> bool:
-    """Tell whether a call imports a module by a name that stands in the source."""
-    name = ast.unparse(call.func).rpartition(".")[2]
-    return (
-        name in ("import_module", "__import__")
-        and bool(call.args)
-        and isinstance(call.args[0], ast.Constant)
-    )
-
-
-@cache
-def sources() -> tuple[Source, ...]:
-    files = sorted((ROOT / "finetune").rglob("*.py"))
-    return tuple(
-        Source(file.relative_to(ROOT).as_posix(), file.read_text(encoding="utf-8"))
-        for file in files
-    )
-
-
-@cache
-def modules() -> dict[str, Source]:
-    return {source.module: source for source in sources()}
-
-
-def home(target: str, known: frozenset[str]) -> str | None:
-    """Find the module that an import names: `finetune.a.b.name` -> `finetune.a.b`."""
-    while target:
-        if target in known:
-            return target
-        target = target.rpartition(".")[0]
-    return None
-
-
-def functions(source: Source) -> Iterator[Function]:
-    return (node for node in ast.walk(source.tree) if isinstance(node, Function))
+MAX_PARAMETERS = 6
+MAX_NESTING = 3
+BLOCKS = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match)
 
 
 def imports_upwards(source: Source) -> Iterator[str]:
@@ -270,6 +173,37 @@ def is_too_long(source: Source) -> Iterator[str]:
             )
 
 
+def takes_too_much(source: Source) -> Iterator[str]:
+    """Functions take at most 6 parameters and nest at most 3 deep; faces take their flags."""
+    for function in functions(source):
+        spec = function.args
+        names = [one.arg for one in [*spec.posonlyargs, *spec.args, *spec.kwonlyargs]]
+        num_parameters = len(set(names) - {"self", "cls"})
+        if num_parameters > MAX_PARAMETERS and source.room not in ("cli", "classifier"):
+            yield source.at(function.lineno, f"{function.name} has {num_parameters} parameters")
+        if nesting(function) > MAX_NESTING:
+            yield source.at(function.lineno, f"{function.name} nests deeper than {MAX_NESTING}")
+
+
+def nesting(node: ast.AST) -> int:
+    """Count the deepest nesting of blocks; an `elif` is no block of its own."""
+    deepest = 0
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, Function | ast.ClassDef):
+            continue
+        is_elif = isinstance(child, ast.If) and getattr(node, "orelse", None) == [child]
+        is_block = isinstance(child, BLOCKS) and not (is_elif and isinstance(node, ast.If))
+        deepest = max(deepest, nesting(child) + is_block)
+    return deepest
+
+
+def asserts(source: Source) -> Iterator[str]:
+    """A mistake of a user is an error of the tree, never an `assert`."""
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Assert):
+            yield source.at(node.lineno, "asserts; raise an error that says what was seen")
+
+
 def catches_everything(source: Source) -> Iterator[str]:
     """No bare `except` and no `except Exception`, but one border at the command line."""
     broad = []
@@ -355,40 +289,3 @@ def exports_unknown_names(source: Source) -> Iterator[str]:
     for name in exports(source.tree) or []:
         if name not in bound:
             yield source.at(1, f"__all__ has {name}, which is not defined here")
-
-
-def import_cycle() -> list[str]:
-    """Find a cycle among the modules, imports inside functions included, those for types not."""
-    known = frozenset(modules())
-    graph: TopologicalSorter[str] = TopologicalSorter()
-    for name, source in modules().items():
-        found = {home(one.target, known) or name for one in source.imports if not one.for_typing}
-        graph.add(name, *(found - {name, "finetune"}))
-    try:
-        graph.prepare()
-    except CycleError as error:
-        return list(error.args[1])
-    return []
-
-
-def libraries_imported_by(module: str) -> dict[str, str]:
-    """Follow the imports that importing a module runs: library -> the file that imports it."""
-    known = frozenset(modules())
-    waiting, seen, libraries = [module], set[str](), dict[str, str]()
-    while waiting:
-        name = waiting.pop()
-        if name in seen or name not in modules():
-            continue
-        seen.add(name)
-        source = modules()[name]
-        parents = [name.rsplit(".", up)[0] for up in range(1, name.count(".") + 1)]
-        waiting += parents
-        for found in source.imports:
-            if found.in_function or found.for_typing:
-                continue
-            target = home(found.target, known)
-            if target:
-                waiting.append(target)
-            else:
-                libraries.setdefault(found.target.split(".")[0], source.at(found.line, name))
-    return libraries

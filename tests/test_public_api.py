@@ -6,15 +6,15 @@ import inspect
 import subprocess
 import sys
 
-import house
 import pytest
+import sources
 
 import finetune
 from finetune import errors
 
 DOCTESTED = [
     name
-    for name, source in house.modules().items()
+    for name, source in sources.modules().items()
     if any(line.lstrip().startswith(">>> ") for line in source.text.splitlines())
 ]
 
@@ -82,7 +82,7 @@ def test_an_error_keeps_its_place_in_the_tree(
     assert set(error.__mro__) >= parents
 
 
-@pytest.mark.parametrize("name", sorted(set(house.modules()) - {"finetune.__main__"}))
+@pytest.mark.parametrize("name", sorted(set(sources.modules()) - {"finetune.__main__"}))
 def test_a_module_has_the_names_that_it_exports(name: str) -> None:
     module = importlib.import_module(name)
     missing = [one for one in getattr(module, "__all__", []) if not hasattr(module, one)]

@@ -1,8 +1,15 @@
 """Data, ready for a run: decoded once in full, and split."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from finetune.data.check import check_images
 from finetune.data.split import split_index
 from finetune.types import DataFacts, Index, Progress
+
+if TYPE_CHECKING:
+    from finetune.recipe.schema import DataSection
 
 __all__ = ["describe_data", "fingerprint", "prepare_data"]
 
@@ -11,11 +18,9 @@ _FEW = 100  # images; below, starting processes costs more than decoding
 
 def prepare_data(
     index: Index,
+    section: DataSection,
     *,
-    val_fraction: float = 0.15,
-    test_fraction: float = 0.15,
     seed: int = 0,
-    max_pixels: int = 178_956_970,
     num_cpus: int = 1,
     progress: Progress | None = None,
 ) -> Index:
@@ -23,10 +28,8 @@ def prepare_data(
 
     Args:
         index: What `index_source` found.
-        val_fraction: Part of train carved out where there is no validation part.
-        test_fraction: Part carved out of a source without splits.
+        section: Which parts to carve, and how large an image may be.
         seed: Seed of the split.
-        max_pixels: Images with more pixels are left out, unread.
         num_cpus: Cores to decode with.
         progress: Called with images done and images in all.
 
@@ -34,8 +37,10 @@ def prepare_data(
         DataError: The data cannot be used as it is; the sentence names the files.
     """
     workers = num_cpus if len(index.samples) > _FEW else 0
-    checked = check_images(index, max_pixels=max_pixels, workers=workers, progress=progress)
-    return split_index(checked, val_fraction=val_fraction, test_fraction=test_fraction, seed=seed)
+    checked = check_images(index, max_pixels=section.max_pixels, workers=workers, progress=progress)
+    return split_index(
+        checked, val_fraction=section.val_fraction, test_fraction=section.test_fraction, seed=seed
+    )
 
 
 def describe_data(index: Index) -> DataFacts:
