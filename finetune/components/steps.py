@@ -38,6 +38,7 @@ _REFUSED = {
         _NEEDS_MORE,
     ),
     **dict.fromkeys(("Compose", "ReplayCompose"), "the list is one already; nest with Sequential"),
+    "ToRGB": "images are RGB already",
     "Lambda": "a recipe names no code; pass a function from Python as augment=",
 }
 # Bases of other classes, and one for volumes whose name does not end in 3D.
@@ -134,11 +135,17 @@ def _unknown_arguments(kind: type, arguments: Mapping[str, Any], path: str) -> l
 
 
 def _construct(kind: type, arguments: dict[str, Any], path: str, problems: list[Problem]) -> Any:
-    """Call a transform's constructor; its warnings are errors, since it then takes defaults."""
+    """Call a constructor: strict, since albumentations else takes defaults for what it rejects.
+
+    Where there is no strict mode (compositions, classes without a schema of their own), its
+    warnings are errors; where there is one, they only advise other transforms.
+    """
+    is_strict = "InitSchema" in vars(kind)
+    mode = {"strict": True} if is_strict else {}
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            return kind(**arguments)
+            warnings.simplefilter("ignore" if is_strict else "error")
+            return kind(**arguments, **mode)
     except (TypeError, ValueError, Warning) as error:
         problems.extend(_explained(kind.__name__, error, path))
     return None

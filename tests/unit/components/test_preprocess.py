@@ -1,0 +1,151 @@
+"""Preprocessing equals timm's own evaluation transform, bit for bit."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import ValidationError
+
+from finetune.components.preprocess import InputSpec, Preprocessing
+from finetune.torchvision_ops import register_missing_ops
+
+register_missing_ops()
+
+from timm.data import create_transform  # noqa: E402
+
+SIZES = [(50, 40), (40, 50), (32, 32), (7, 90), (1, 1), (333, 211), (64, 64)]
+CONFIGS = [
+    {"input_size": (3, 32, 32), "crop_pct": 0.875},
+    {"input_size": (3, 32, 32), "crop_pct": 1.0, "interpolation": "bilinear"},
+    {"input_size": (3, 31, 45), "crop_pct": 0.9, "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)},
+    {"input_size": (3, 48, 48), "crop_pct": 0.95, "interpolation": "lanczos"},
+]
+
+
+def picture(width: int, height: int) -> Image.Image:
+    rng = np.random.default_rng(width * 1000 + height)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("crop_mode", ["center", "border", "squash"])
+@pytest.mark.parametrize("config", CONFIGS, ids=["default", "bilinear", "oblong", "lanczos"])
+def test_transform_and_normalize_equal_timms_transform_bit_for_bit(config, crop_mode, size):
+    preprocessing = Preprocessing(**config, crop_mode=crop_mode)
+    expected = create_transform(**preprocessing.to_data_config(), is_training=False)(picture(*size))
+    pixels = preprocessing.transform()(picture(*size))
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(preprocessing.normalize(pixels[None])[0], expected)
+
+
+def test_normalize_keeps_the_memory_format():
+    batch = torch.zeros(2, 3, 8, 8, dtype=torch.uint8).to(memory_format=torch.channels_last)
+    result = Preprocessing().normalize(batch)
+    assert result.dtype == torch.float32
+    assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_normalize_leaves_the_batch_alone():
+    batch = torch.full((1, 3, 4, 4), 7, dtype=torch.uint8)
+    Preprocessing().normalize(batch)
+    assert int(batch.sum()) == 7 * 48
+
+
+def test_a_data_config_of_timm_survives_the_round_trip():
+    config = {
+        "input_size": (3, 240, 200),
+        "interpolation": "bicubic",
+        "mean": (0.1, 0.2, 0.3),
+        "std": (0.4, 0.5, 0.6),
+        "crop_pct": 0.95,
+        "crop_mode": "squash",
+    }
+    assert Preprocessing.from_data_config(config).to_data_config() == config
+
+
+def test_one_mean_stands_for_three_channels():
+    config = {"mean": (0.5,), "std": [0.25]}
+    preprocessing = Preprocessing.from_data_config(config)
+    assert preprocessing.mean == (0.5, 0.5, 0.5)
+    assert preprocessing.std == (0.25, 0.25, 0.25)
+
+
+def test_an_input_of_one_channel_is_refused():
+    with pytest.raises(ValidationError, match="input_size"):
+        Preprocessing.from_data_config({"input_size": (1, 32, 32)})
+
+
+def test_something_else_than_a_mapping_is_refused():
+    with pytest.raises(ValidationError, match="dictionary"):
+        Preprocessing.model_validate(3)
+
+
+@pytest.mark.parametrize(
+    ("mode", "width", "height", "lost"),
+    [
+        ("center", 200, 100, 0.5),
+        ("center", 100, 100, 0.0),
+        ("border", 200, 100, 0.0),
+        ("squash", 200, 100, 0.0),
+    ],
+)
+def test_lost_fraction_is_the_share_of_pixels_cut_off(mode, width, height, lost):
+    preprocessing = Preprocessing(input_size=(3, 50, 50), crop_pct=1.0, crop_mode=mode)
+    assert preprocessing.lost_fraction(width, height) == pytest.approx(lost)
+
+
+def test_lost_fraction_counts_what_crop_pct_cuts():
+    preprocessing = Preprocessing(input_size=(3, 80, 80), crop_pct=0.8, crop_mode="squash")
+    assert preprocessing.lost_fraction(500, 200) == pytest.approx(1 - 0.8**2)
+
+
+def test_lost_fraction_is_what_a_count_of_pixels_finds():
+    marked = np.zeros((100, 250, 3), np.uint8)
+    marked[:, 75:175] = 255
+    preprocessing = Preprocessing(input_size=(3, 100, 100), crop_pct=1.0)
+    assert int(preprocessing.transform()(Image.fromarray(marked)).min()) == 255
+    assert preprocessing.lost_fraction(250, 100) == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "crop_mode", "crop_pct"),
+    [("crop", "center", 0.875), ("pad", "border", 1.0), ("squash", "squash", 1.0)],
+)
+def test_with_resize_changes_the_geometry_and_loses_nothing_where_asked(mode, crop_mode, crop_pct):
+    changed = Preprocessing().with_resize(mode)
+    assert (changed.crop_mode, changed.crop_pct) == (crop_mode, crop_pct)
+
+
+def test_with_resize_leaves_weights_alone_that_work_that_way():
+    preprocessing = Preprocessing(crop_mode="squash", crop_pct=0.9)
+    assert preprocessing.with_resize("squash") is preprocessing
+
+
+def test_spec_carries_what_augmentation_needs():
+    preprocessing = Preprocessing(input_size=(3, 32, 48), crop_mode="border", crop_pct=1.0)
+    assert preprocessing.spec == InputSpec(
+        32, 48, "bicubic", crop_mode="border", crop_pct=1.0, fill=(124, 116, 104)
+    )
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "border", "squash"])
+@pytest.mark.parametrize("size", [(2000, 3), (3, 2000)], ids=str)
+def test_an_image_that_is_nearly_a_line_gives_an_input(crop_mode, size):
+    preprocessing = Preprocessing(input_size=(3, 64, 64), crop_mode=crop_mode, crop_pct=1.0)
+    assert preprocessing.transform()(picture(*size)).shape == (3, 64, 64)
+
+
+@pytest.mark.parametrize("size", [(60_000, 2), (2, 60_000)], ids=str)
+def test_a_line_that_would_fill_the_memory_is_cut_to_its_middle_first(size):
+    line = Image.new("RGB", size, (10, 20, 30))
+    pixels = Preprocessing().transform()(line)
+    assert pixels.shape == (3, 224, 224)
+    assert pixels[:, 0, 0].tolist() == [10, 20, 30]
+
+
+def test_the_transform_travels_to_another_process():
+    transform = Preprocessing(input_size=(3, 32, 32)).transform()
+    copy = pickle.loads(pickle.dumps(transform))
+    assert torch.equal(copy(picture(50, 40)), transform(picture(50, 40)))
