@@ -56,7 +56,7 @@ format: install
 	$(BIN)/python -m ruff format .
 
 bench: install
-	$(BIN)/python -m pytest tests/bench
+	$(BIN)/python tests/bench/startup.py --out docs/benchmarks/startup.json
 
 docs: install
 	$(BIN)/python docs/generate.py

@@ -128,13 +128,12 @@ def benchmarks() -> str:
 
 
 def _benchmark(file: Path) -> str:
-    """Show one file of figures."""
+    """Show one file of figures: its command, the machine, and every row."""
     recorded = json.loads(file.read_text(encoding="utf-8"))
-    names = [name for name in recorded["rows"][0] if not name.endswith("_interval")]
+    rows = recorded["rows"]
+    names = [name for name in rows[0] if not name.endswith("_interval")]
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
-    for row in recorded["rows"]:
-        cells = [_cell(row, name) for name in names]
-        lines.append(f"| {' | '.join(cells)} |")
+    lines += [f"| {' | '.join(_cell(row, name) for name in names)} |" for row in rows]
     made = f"{recorded['device']}; commit `{recorded['commit']}`; raw figures: `{file.name}`."
     command = f"```bash\n{recorded['command']}\n```"
     return "\n\n".join([f"## {recorded['title']}", command, made, "\n".join(lines)])
@@ -142,7 +141,7 @@ def _benchmark(file: Path) -> str:
 
 def _cell(row: dict[str, Any], name: str) -> str:
     """Show one figure, with its interval where it has one."""
-    value, interval = row[name], row.get(f"{name}_interval")
+    value, interval = row.get(name), row.get(f"{name}_interval")
     shown = f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
     return f"{shown} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else shown
 

@@ -7,6 +7,7 @@ A Python block is preceded by a comment that says how it is tested: `run` in an 
 import ast
 import contextlib
 import importlib
+import json
 import re
 import shlex
 import subprocess
@@ -181,6 +182,24 @@ def test_decisions_are_short_and_listed() -> None:
         assert text.count("\n") <= 60, record.name
         assert [heading for heading in headings if f"\n{heading}" not in text] == [], record.name
         assert f"({record.name})" in index
+
+
+def test_the_table_of_results_shows_what_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = {"data": "birds", "num_classes": 3, "num_train": 90, "macro_f1": 0.8, "seconds": 120.0}
+    rows = [
+        {**shared, "recipe": "default", "accuracy": 0.875, "accuracy_interval": [0.75, 0.95]},
+        {**shared, "recipe": "probe", "accuracy": 0.8, "accuracy_interval": [0.7, 0.9]},
+    ]
+    recorded = {"command": "finetune run --data birds", "device": "2 cores", "rows": rows}
+    (tmp_path / "default.json").write_text(json.dumps(recorded))
+    monkeypatch.setattr(generate, "RESULTS", tmp_path / "default.json")
+    table = generate.results().splitlines()
+    assert table[2] == (
+        "| birds, 3 classes | 90 | 87.5 % [75.0, 95.0] | 0.800 | 80.0 % |  | 2.0 min |"
+    )
+    assert table[4] == "2 cores, one run each:"
 
 
 @pytest.fixture(scope="module")

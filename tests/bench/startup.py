@@ -51,14 +51,30 @@ def report(repeats: int) -> dict[str, object]:
             }
         )
     return {
+        "title": "Start-up of the command line",
+        "commit": commit(),
+        "device": f"{os.cpu_count()} cores, {platform.machine()}",
         "command": f"python tests/bench/startup.py --repeats {repeats}",
         "python": platform.python_version(),
         "platform": platform.platform(),
         "num_cpus": os.cpu_count(),
         "load_average": os.getloadavg()[0],
         "repeats": repeats,
-        "results": rows,
+        "rows": rows,
     }
+
+
+def commit() -> str:
+    """Name the commit that was measured."""
+    root = Path(__file__).resolve().parents[2]
+    asked = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return asked.stdout.strip() or "unknown"
 
 
 def main() -> int:
@@ -74,7 +90,7 @@ def main() -> int:
     print(text, end="")
     missed = [
         row
-        for row in document["results"]
+        for row in document["rows"]
         if row["target_seconds"] and row["median_seconds"] > row["target_seconds"]
     ]
     return 1 if missed else 0
