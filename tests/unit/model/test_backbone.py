@@ -33,7 +33,6 @@ def test_weights_out_of_reach_name_the_model_what_was_tried_and_the_ways_out() -
         assert way in str(caught.value.hint)
 
 
-
 def test_folder_without_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BackboneError, match=r"it has no config\.json"):
         create_backbone(f"local-dir:{tmp_path}")

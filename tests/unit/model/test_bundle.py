@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.unit.model.conftest import MakeNetwork
 
 from finetune.components.heads import LinearHead, MlpHead
 from finetune.errors import BundleError
 from finetune.model.backbone import preprocessing_of
 from finetune.model.bundle import Bundle, load_bundle, save_bundle
 from finetune.model.network import Network
+from tests.unit.model.conftest import MakeNetwork
 
 CLASSES = ("ant", "bee", "çedilla")
 
@@ -145,9 +145,7 @@ def test_class_names_that_disagree_are_refused(make_network: MakeNetwork, tmp_pa
         load_bundle(tmp_path / "model")
 
 
-def test_preprocessing_that_disagrees_is_refused(
-    make_network: MakeNetwork, tmp_path: Path
-) -> None:
+def test_preprocessing_that_disagrees_is_refused(make_network: MakeNetwork, tmp_path: Path) -> None:
     saved = save(make_network(), tmp_path / "model")
     changed = {**saved.document["preprocessing"], "crop_pct": 0.5}
     change(tmp_path / "model" / "finetune.json", preprocessing=changed)

@@ -2,10 +2,10 @@
 
 import pytest
 import timm
-from tests.unit.model.conftest import MakeNetwork
 
 from finetune.components.heads import MlpHead
 from finetune.model.depth import describe_parameters, num_depths
+from tests.unit.model.conftest import MakeNetwork
 
 NAMES = timm.list_models("test_*")
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tests.unit.model.conftest import MakeNetwork
 
 from finetune.components.heads import CosineHead, MlpHead
 from finetune.errors import RecipeError
 from finetune.model.family import find_family
+from tests.unit.model.conftest import MakeNetwork
 
 
 @pytest.mark.parametrize("head", [None, MlpHead(hidden=8), CosineHead()])
@@ -22,9 +22,7 @@ def test_fitted_head_is_linear_in_the_features(make_network: MakeNetwork, name: 
     features = network.features(images)
     weight, bias = torch.randn(3, features.shape[1]), torch.randn(3)
     network.set_linear_head(weight, bias)
-    torch.testing.assert_close(
-        network(images), features @ weight.T + bias, atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(network(images), features @ weight.T + bias, atol=1e-4, rtol=1e-4)
 
 
 def test_fitted_head_of_a_distilled_pair_goes_into_both(make_network: MakeNetwork) -> None:
@@ -33,9 +31,7 @@ def test_fitted_head_of_a_distilled_pair_goes_into_both(make_network: MakeNetwor
     features = network.features(images)
     weight, bias = torch.randn(3, features.shape[1]), torch.randn(3)
     network.set_linear_head(weight, bias)
-    torch.testing.assert_close(
-        network(images), features @ weight.T + bias, atol=1e-4, rtol=1e-4
-    )
+    torch.testing.assert_close(network(images), features @ weight.T + bias, atol=1e-4, rtol=1e-4)
 
 
 def test_head_of_several_layers_refuses_a_fitted_one(make_network: MakeNetwork) -> None:
@@ -56,7 +52,5 @@ def test_head_of_several_layers_refuses_a_fitted_one(make_network: MakeNetwork) 
         ("test_nfnet", "convnext"),
     ],
 )
-def test_family_is_told_from_the_modules(
-    make_network: MakeNetwork, name: str, family: str
-) -> None:
+def test_family_is_told_from_the_modules(make_network: MakeNetwork, name: str, family: str) -> None:
     assert find_family(make_network(name)) == family

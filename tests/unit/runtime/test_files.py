@@ -1,0 +1,45 @@
+"""Files are written whole or not at all."""
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from finetune.errors import FinetuneError
+from finetune.runtime.files import make_folder, write_text, write_with
+
+
+def test_text_is_written_and_nothing_beside_it(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "grün\n")
+    assert (tmp_path / "a.txt").read_bytes() == "grün\n".encode()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "old")
+
+    def fail(path: Path) -> None:
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(FinetuneError, match=r"cannot write .*a\.txt: the disk is full") as caught:
+        write_with(tmp_path / "a.txt", fail)
+    assert caught.value.hint == "free some space, or choose another --out"
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_full_device_is_one_sentence() -> None:
+    with pytest.raises(FinetuneError, match="the disk is full"):
+        write_with(Path("/dev/shm/never"), lambda path: _fill())
+
+
+def _fill() -> None:
+    with open("/dev/full", "wb", buffering=0) as stream:
+        stream.write(b"x")
+
+
+def test_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(FinetuneError, match="cannot write"):
+        make_folder(tmp_path / "file" / "below")
