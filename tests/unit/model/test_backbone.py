@@ -19,7 +19,7 @@ def test_unknown_architecture_names_the_nearest() -> None:
 
 
 def test_unknown_tag_names_those_that_exist() -> None:
-    with pytest.raises(BackboneError, match="resnet18 has resnet18.a1_in1k") as caught:
+    with pytest.raises(BackboneError, match=r"resnet18 has resnet18\.a1_in1k") as caught:
         create_backbone("resnet18.b1_in1k")
     assert caught.value.hint is not None
     assert caught.value.hint.startswith("--backbone resnet18.")

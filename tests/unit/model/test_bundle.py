@@ -134,7 +134,7 @@ def change(path: Path, **values: object) -> None:
 def test_later_format_is_refused(make_network: MakeNetwork, tmp_path: Path) -> None:
     save(make_network(), tmp_path / "model")
     change(tmp_path / "model" / "finetune.json", schema_version=2)
-    with pytest.raises(BundleError, match="has format 2; finetune .* reads 1"):
+    with pytest.raises(BundleError, match=r"has format 2; finetune .* reads 1"):
         load_bundle(tmp_path / "model")
 
 

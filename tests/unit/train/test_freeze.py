@@ -77,7 +77,7 @@ def test_stage_that_trains_nothing_is_refused(network: Network) -> None:
         def rules(self, params: Sequence[ParamInfo]) -> list[ParamRule]:
             return [ParamRule(param.name, trainable=False) for param in params]
 
-    with pytest.raises(RecipeError, match="stages.1.train: this stage trains nothing"):
+    with pytest.raises(RecipeError, match=r"stages\.1\.train: this stage trains nothing"):
         freeze(network, describe_parameters(network), policy=Nothing(), place="stages.1.train")
 
 
