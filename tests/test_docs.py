@@ -122,6 +122,16 @@ def test_a_command_line_is_one_that_the_program_takes(where: str, line: str) -> 
         assert command.make_context("finetune", arguments).params is not None, where
 
 
+def test_every_change_of_a_recipe_on_a_command_line_is_one_that_it_takes() -> None:
+    from finetune.recipe.load import load_recipe
+
+    changes = [
+        change for _, line in COMMANDS for change in re.findall(r"--set (\S+)", line.split("#")[0])
+    ]
+    assert len(changes) >= 3
+    assert load_recipe("default", overrides=changes).name == "default"
+
+
 @pytest.mark.parametrize(("where", "line"), OTHERS, ids=lambda value: str(value)[:80])
 def test_any_other_shell_line_is_of_a_known_kind(where: str, line: str) -> None:
     from finetune.errors import DISTRIBUTION
