@@ -15,6 +15,7 @@ from itertools import groupby
 from typing import BinaryIO
 
 from finetune.data.decode import UnreadableImageError, decode, open_image_file, quiet
+from finetune.data.words import counted
 from finetune.errors import DataError, join_names
 from finetune.types import Index, LeftOut, Progress, Sample, Split
 
@@ -120,10 +121,8 @@ def _refuse_lost_classes(kept: list[Sample], damaged: list[tuple[Sample, str]]) 
     if not lost:
         return
     files = [f"{sample.name} ({reason})" for sample, reason in damaged if sample.label in lost]
-    raise DataError(
-        f"no image of {'class' if len(lost) == 1 else 'classes'} {join_names(lost)} "
-        f"can be read: {join_names(files)}"
-    )
+    word = "class" if len(lost) == 1 else "classes"
+    raise DataError(f"no image of {word} {join_names(lost)} can be read: {join_names(files)}")
 
 
 def _damage_warning(damaged: list[tuple[Sample, str]], num_samples: int) -> tuple[str, ...]:
@@ -131,8 +130,8 @@ def _damage_warning(damaged: list[tuple[Sample, str]], num_samples: int) -> tupl
     if not damaged:
         return ()
     files = [f"{sample.name} ({reason})" for sample, reason in damaged]
-    verb = "cannot be read and takes no part" if len(damaged) == 1 else "cannot be read"
-    return (f"{len(damaged)} of {num_samples} images {verb}: {join_names(files)}",)
+    num_found = f"{len(damaged)} of {counted(num_samples, 'image')}"
+    return (f"{num_found} cannot be read, left out: {join_names(files)}",)
 
 
 def _copy_warnings(index: Index) -> tuple[str, ...]:
@@ -151,8 +150,6 @@ def _copy_warnings(index: Index) -> tuple[str, ...]:
     torn = [group for group in find_duplicates(index) if len({s.label for s in group}) > 1]
     if torn:
         pairs = [" = ".join(f"{s.name} ({s.label})" for s in group) for group in torn]
-        warnings.append(
-            f"{len(torn)} {'image stands' if len(torn) == 1 else 'images stand'} "
-            f"under more than one label: {join_names(pairs)}"
-        )
+        images = counted(len(torn), "image", "stands/stand")
+        warnings.append(f"{images} under more than one label: {join_names(pairs)}")
     return tuple(warnings)

@@ -253,7 +253,7 @@ def _from_deep(image: "Image") -> "Image":
     elif low >= 0 and high <= 1:
         values = values * 255
     elif low < 0 or high > 255:
-        values = (values - low) * (255 / max(high - low, 1e-300))
+        values = (values - low) * 255 / max(high - low, 1e-300)
     return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
 
 

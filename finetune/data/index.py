@@ -16,6 +16,7 @@ from pathlib import Path
 
 from finetune.data.manifest import SPLIT_WORDS, class_name, merge_rows, read_manifest
 from finetune.data.walk import Listing, display_name, list_folder, list_images, walk_files
+from finetune.data.words import counted
 from finetune.errors import DataError, join_names
 from finetune.types import Index, LeftOut, Sample, Split
 
@@ -68,17 +69,19 @@ def index_pairs(paths: Sequence[str | Path], labels: Sequence[object]) -> Index:
             two labels.
     """
     if len(paths) != len(labels):
-        raise DataError(f"there are {len(paths)} paths but {len(labels)} labels")
+        raise DataError(f"got {counted(len(paths), 'path')} but {counted(len(labels), 'label')}")
     if not len(paths):
         raise DataError("there are no paths")
     files = [Path(os.path.normpath(Path(path).expanduser().absolute())) for path in paths]
     names = ["" if label is None or label != label else class_name(str(label)) for label in labels]
     unlabelled = [str(path) for path, name in zip(paths, names, strict=True) if not name]
     if unlabelled:
-        raise DataError(f"{len(unlabelled)} paths have no label: {join_names(unlabelled)}")
+        has = counted(len(unlabelled), "path", "has/have")
+        raise DataError(f"{has} no label: {join_names(unlabelled)}")
     missing = [str(path) for path, file in zip(paths, files, strict=True) if not file.is_file()]
     if missing:
-        raise DataError(f"{len(missing)} paths lead to no file: {join_names(missing)}")
+        lead = counted(len(missing), "path", "leads/lead")
+        raise DataError(f"{lead} to no file: {join_names(missing)}")
     root = _common_folder(files)
     samples = [
         Sample(path=file, name=file.relative_to(root).as_posix(), label=name)
@@ -122,7 +125,7 @@ def _index_folder(root: Path) -> Index:
         return _index_parts(root, listing, parts)
     if not listing.folders:
         raise DataError(
-            f"{root} holds {len(listing.files)} files but no class folders"
+            f"{root} holds {counted(len(listing.files), 'file')} but no class folders"
             if listing.files
             else f"{root} is empty",
             hint=_LAYOUT,
@@ -171,6 +174,7 @@ def _index_parts(root: Path, listing: Listing, parts: dict[Split, Path]) -> Inde
 
 
 _LOOSE = "outside a class folder"
+_EMPTY = "a folder without images"
 
 
 def _read_classes(
@@ -195,7 +199,7 @@ def _read_classes(
             for file in photos
         ]
         if not photos:
-            left_out.append(LeftOut(folder.relative_to(root).as_posix(), "a folder without images"))
+            left_out.append(LeftOut(folder.relative_to(root).as_posix(), _EMPTY))
     return samples, left_out
 
 
@@ -210,16 +214,19 @@ def _finished(
     """Make the index of a folder, with warnings of what a person should look at."""
     if not samples:
         raise DataError(f"{root} holds no images in class folders", hint=_LAYOUT)
+    left_out = sorted(left_out, key=lambda item: item.name)
     loose = [item.name for item in left_out if item.reason == _LOOSE]
-    empty = [item.name for item in left_out if item.reason == "a folder without images"]
+    empty = [item.name for item in left_out if item.reason == _EMPTY]
     said = list(warnings)
     if loose:
-        said.append(f"{len(loose)} files outside class folders are left out: {join_names(loose)}")
+        files = counted(len(loose), "file", "stands/stand")
+        said.append(f"{files} outside the class folders, left out: {join_names(loose)}")
     if empty:
-        said.append(f"{len(empty)} folders hold no images and are no classes: {join_names(empty)}")
+        folders = counted(len(empty), "folder", "holds/hold")
+        said.append(f"{folders} no images, left out: {join_names(empty)}")
     ordered = tuple(sorted(samples, key=lambda sample: sample.name))
     index = _index(root, ordered, warnings=said)
-    return replace(index, left_out=tuple(sorted(left_out, key=lambda item: item.name)))
+    return replace(index, left_out=tuple(left_out))
 
 
 def _index(root: Path, samples: tuple[Sample, ...], *, warnings: Sequence[str]) -> Index:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from finetune.data.words import counted
 from finetune.errors import DataError, join_names, nearest
 from finetune.types import Sample, Split
 
@@ -59,21 +60,23 @@ def read_manifest(path: Path) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
             the lines or the files.
     """
     rows = _rows(path)
-    _refuse(rows, path, lambda row: not row.path.strip(), "have no path")
-    _refuse(rows, path, lambda row: not row.label.strip(), "have no label")
+    _refuse(rows, path, lambda row: not row.path.strip(), "without a path")
+    _refuse(rows, path, lambda row: not row.label.strip(), "without a label")
     _check_splits(rows, path)
     found = [(row, _locate(row.path, path.parent)) for row in rows]
     outside = [row.path for row, file in found if file is None]
     if outside:
         raise DataError(
-            f"{_num(outside, 'path')} of {path.name} lead out of its folder: {join_names(outside)}",
+            f"{path.name} has {counted(len(outside), 'path', 'that leads/that lead')} out of its "
+            f"folder: {join_names(outside)}",
             hint="put the CSV into the folder above all photos, with paths relative to it",
         )
     located = [(row, file) for row, file in found if file is not None]
     missing = [row.path for row, file in located if not file.is_file()]
     if missing:
         raise DataError(
-            f"{_num(missing, 'path')} of {path.name} lead to no file: {join_names(missing)}",
+            f"{path.name} has {counted(len(missing), 'path', 'that leads/that lead')} to no file: "
+            f"{join_names(missing)}",
             hint=f"paths are relative to {path.parent}",
         )
     return merge_rows([_sample(row, file, path.parent) for row, file in located], path.name)
@@ -103,8 +106,9 @@ def merge_rows(
         raise DataError(f"{source} contradicts itself: {join_names(conflicts)}")
     warnings: list[str] = []
     if repeated:
-        text = f"{_num(repeated, 'row')} of {source} repeat a file and count once"
-        warnings.append(f"{text}: {join_names(sorted(set(repeated)))}")
+        rows = counted(len(repeated), "row")
+        files = join_names(sorted(set(repeated)))
+        warnings.append(f"{source} repeats a file in {rows}, counted once: {files}")
     return tuple(kept[name] for name in sorted(kept)), tuple(warnings)
 
 
@@ -166,7 +170,7 @@ def _refuse(rows: Sequence[_Row], path: Path, is_wrong: Callable[[_Row], bool], 
     """Raise with the lines of the rows that are wrong, if any are."""
     lines = [row.line for row in rows if is_wrong(row)]
     if lines:
-        raise DataError(f"{_num(lines, 'row')} of {path} {what}: line {join_names(lines)}")
+        raise DataError(f"{path} has {counted(len(lines), 'row')} {what}: line {join_names(lines)}")
 
 
 def _check_splits(rows: Sequence[_Row], path: Path) -> None:
@@ -180,7 +184,7 @@ def _check_splits(rows: Sequence[_Row], path: Path) -> None:
             f"allowed: {', '.join(SPLIT_WORDS)}"
         )
     if len(words) > 1:
-        _refuse(rows, path, lambda row: not row.split.strip(), "have no split, others have")
+        _refuse(rows, path, lambda row: not row.split.strip(), "without a split beside others")
 
 
 def _locate(text: str, folder: Path) -> Path | None:
@@ -201,8 +205,3 @@ def _sample(row: _Row, file: Path, root: Path) -> Sample:
         split=SPLIT_WORDS.get(row.split.strip().lower()),
         group=row.group.strip() or None,
     )
-
-
-def _num(items: Sequence[object], noun: str) -> str:
-    """Count things in words: `1 row`, `3 rows`."""
-    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from finetune.data.index import require_trainable
+from finetune.data.words import counted
 from finetune.errors import DataError, join_names
 from finetune.runtime.files import write_text
 from finetune.runtime.seeds import derive_seed
@@ -133,15 +134,14 @@ def _finished(index: Index, samples: tuple[Sample, ...], fractions: Mapping[Spli
         present = {str(sample.label) for sample in samples if sample.split == split}
         absent = [f"{name} ({train[name]})" for name in sorted(train) if name not in present]
         if absent:
-            noun = "class has" if len(absent) == 1 else "classes have"
+            classes = counted(len(absent), "class", "has/have")
             warnings.append(
-                f"{len(absent)} {noun} too few images for {split} and none there: "
-                f"{join_names(absent)}"
+                f"{classes} too few images for {split} and none there: {join_names(absent)}"
             )
     single = [name for name in sorted(train) if train[name] == 1]
     if single:
-        noun = "class has" if len(single) == 1 else "classes have"
-        warnings.append(f"{len(single)} {noun} one training image: {join_names(single)}")
+        classes = counted(len(single), "class", "has/have")
+        warnings.append(f"{classes} one training image only: {join_names(single)}")
     return replace(index, samples=samples, classes=tuple(sorted(train)), warnings=tuple(warnings))
 
 
