@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["backbones"]
 
+_NARROW = 72  # columns of the terminal below which the last two columns are left out
 _FACTORS = {"": 1, "K": 1_000, "M": 1_000_000, "B": 1_000_000_000, "G": 1_000_000_000}
 
 
@@ -105,35 +107,41 @@ def _as_json(facts: ArchitectureFacts, cached: tuple[str, ...]) -> dict[str, Any
 
 
 def _show(found: list[ArchitectureFacts], cached: dict[str, tuple[str, ...]]) -> None:
-    """Write the table, and below it what its columns mean."""
-    import sys
+    """Write the table, and below it what its columns mean; a narrow terminal gets fewer."""
+    from finetune.cli.render import Column, Screen, count, short_count
 
-    from finetune.cli.render import Column, Screen, count
-
-    columns = (
+    screen = Screen(sys.stdout)
+    columns = [
         Column("name", "left", is_shortened=True),
-        Column("parameters"),
+        Column("params"),
         Column("input"),
-        Column("weights"),
         Column("licence", "left"),
+        Column("weights"),
         Column("cached", "left"),
-    )
+    ]
     rows = [
-        (
+        [
             facts.name,
-            count(facts.num_parameters),
-            "x".join(str(side) for side in facts.input_size[1:]),
+            short_count(facts.num_parameters),
+            _input_word(facts),
+            (facts.licence or "not stated") if facts.tags else "-",
             str(len(facts.tags)) if facts.tags else "none",
-            (facts.licence or "not stated") if facts.tags else "",
             _cached_word(facts, cached[facts.name]),
-        )
+        ]
         for facts in found
     ]
-    Screen(sys.stdout).table(columns, rows)
+    kept = 4 if screen.width < _NARROW else len(columns)
+    screen.table(columns[:kept], [row[:kept] for row in rows])
     Screen(sys.stderr).line(
         f"{count(len(rows))} backbones; licence and cached are of the default weights, "
-        "--json names them all"
+        "--json has all of them"
     )
+
+
+def _input_word(facts: ArchitectureFacts) -> str:
+    """Write the size of the input in pixels: one side of a square."""
+    _, height, width = facts.input_size
+    return str(height) if height == width else f"{height}x{width}"
 
 
 def _cached_word(facts: ArchitectureFacts, cached: tuple[str, ...]) -> str:

@@ -65,7 +65,7 @@ def evaluate(
     screen = Screen(sys.stderr)
     bundle = load_bundle(model)
     result = _evaluate(bundle, data, split, screen)
-    header = _header(bundle, model, time.perf_counter() - began)
+    header = _header(bundle, time.perf_counter() - began)
     if out is not None:
         from finetune.runtime.files import make_folder
 
@@ -102,13 +102,14 @@ def _evaluate(bundle: Bundle, data: str, split: str, screen: Screen) -> EvalResu
     return score(outputs, split=split)
 
 
-def _header(bundle: Bundle, model: str, seconds: float) -> MetricsHeader:
+def _header(bundle: Bundle, seconds: float) -> MetricsHeader:
     """Say what was evaluated."""
     from finetune.report.tables import MetricsHeader
     from finetune.runtime.device import peak_memory_mib
 
+    folder = (bundle.folder or Path()).resolve()
     return MetricsHeader(
-        run=Path(model).resolve().name,
+        run=folder.parent.name if folder.name == "model" else folder.name,
         backbone=str(bundle.document.get("backbone", "")),
         classes=bundle.classes,
         total_seconds=seconds,

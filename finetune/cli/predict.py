@@ -130,9 +130,10 @@ def _show(outputs: Outputs, top_k: int) -> None:
     ranks = range(1, min(top_k, len(outputs.classes)) + 1)
     columns = [Column("path", "left", is_shortened=True)]
     for rank in ranks:
-        columns += [Column("predicted" if rank == 1 else f"{rank}.", "left"), Column("probability")]
+        title = "predicted" if rank == 1 else f"{rank}."
+        columns += [Column(title, "left", is_shortened=True), Column("probability")]
     if outputs.errors:
-        columns.append(Column("error", "left"))
+        columns.append(Column("error", "left", is_shortened=True))
     rows = []
     for row in prediction_rows(outputs, top_k=top_k):
         cells = [str(row["path"])]

@@ -37,15 +37,14 @@ def _help(context: typer.Context, debug: Debug = False) -> None:
 @recipes.command("ls")
 def list_all(json: Json = False, debug: Debug = False) -> None:
     """List the recipes that ship with finetune, with what each is for."""
-    from finetune.cli.render import Column, Screen, print_json
+    from finetune.cli.render import Screen, print_json
     from finetune.recipe.builtin import list_recipes
 
     found = list_recipes()
     if json:
         print_json([{"name": one.name, "summary": one.summary} for one in found])
         return
-    columns = (Column("name", "left"), Column("what it is for", "left", is_shortened=True))
-    Screen(sys.stdout).table(columns, [(one.name, one.summary) for one in found])
+    Screen(sys.stdout).entries([(one.name, one.summary) for one in found])
 
 
 @recipes.command("show")

@@ -1,7 +1,7 @@
 """Everything a terminal shows goes through a `Screen`; the only file that imports rich.
 
-Notable choices: a table that is wider than the terminal shortens one column, in the middle, and
-never a figure; a stream that is no terminal gets all of the text, no colour and no animation, but a
+Notable choices: a table that is wider than the terminal shortens names, in the middle, and never
+a figure; a stream that is no terminal gets all of the text, no colour and no animation, but a
 plain line every few seconds; names are shown with control characters escaped, so that no file name
 can move the cursor. rich honours NO_COLOR and TERM=dumb.
 """
@@ -29,6 +29,7 @@ __all__ = [
     "figure",
     "print_json",
     "printable",
+    "short_count",
 ]
 
 _GAP = "  "
@@ -47,7 +48,7 @@ class Column:
     Attributes:
         title: Its heading.
         align: Text stands left, figures right.
-        is_shortened: Whether this is the one to be shortened where the terminal is narrow.
+        is_shortened: Whether it may be shortened where the terminal is narrow.
     """
 
     title: str
@@ -108,6 +109,17 @@ class Screen:
         self.line(_GAP + head, style="bold")
         for text in body:
             self.line(_GAP + text)
+
+    def entries(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Write names with what they are, sentences that are wrapped beside their name."""
+        from textwrap import wrap
+
+        indent = max(len(name) for name, _ in rows) + 2 * len(_GAP)
+        for name, text in rows:
+            first, *rest = wrap(text, max(20, self.width - indent)) or [""]
+            self.line(f"{_GAP}{name}".ljust(indent) + first)
+            for more in rest:
+                self.line(" " * indent + more)
 
     def progress(self, label: str, done: int, total: int, rate: float) -> None:
         """Show how far a piece of work is.
@@ -179,10 +191,7 @@ def lay_out(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: 
         *([printable(cell) for cell in row] for row in rows),
     ]
     widths = [max(cell_len(row[index]) for row in cells) for index in range(len(columns))]
-    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
-    for index, column in enumerate(columns):
-        if column.is_shortened and excess > 0:
-            widths[index] = max(min(widths[index], _MIN_SHORTENED), widths[index] - excess)
+    _make_room(columns, widths, width)
     lines = []
     for row in cells:
         parts = []
@@ -192,6 +201,17 @@ def lay_out(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: 
             parts.append(shown + blanks if column.align == "left" else blanks + shown)
         lines.append(_GAP.join(parts).rstrip())
     return lines
+
+
+def _make_room(columns: Sequence[Column], widths: list[int], width: int) -> None:
+    """Narrow what may be shortened, the widest first, until the table fits or all are short."""
+    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+    shortened = [index for index, column in enumerate(columns) if column.is_shortened]
+    for _ in range(excess):
+        widest = max(shortened, key=lambda index: widths[index], default=None)
+        if widest is None or widths[widest] <= _MIN_SHORTENED:
+            return
+        widths[widest] -= 1
 
 
 def printable(text: str) -> str:
@@ -211,6 +231,19 @@ def printable(text: str) -> str:
 def count(number: int) -> str:
     """Write a whole number with separators: 12,345."""
     return f"{number:,}"
+
+
+def short_count(number: int) -> str:
+    """Write a large number in three digits.
+
+    >>> short_count(5_288_548), short_count(86_568_424), short_count(870), short_count(2 * 10**9)
+    ('5.29M', '86.6M', '870', '2.00B')
+    """
+    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            value = number / size
+            return f"{value:.{max(0, 2 - (value >= 10) - (value >= 100))}f}{unit}"
+    return str(number)
 
 
 def figure(value: float | None, digits: int = 3) -> str:

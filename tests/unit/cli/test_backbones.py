@@ -95,6 +95,16 @@ def test_the_table_says_what_is_cached_in_words(cache: Path, call: Callable[...,
     (snapshot / "model.safetensors").write_bytes(b"")
     answer = call("backbones", "efficientnet_b0")
     assert answer.out.splitlines()[:2] == [
-        "  name                      parameters    input  weights  licence     cached",
-        "  efficientnet_b0            5,288,548  224x224        2  apache-2.0  1 other",
+        "  name                      params  input  licence     weights  cached",
+        "  efficientnet_b0            5.29M    224  apache-2.0        2  1 other",
+    ]
+
+
+def test_a_narrow_terminal_gets_fewer_columns(
+    call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert call("backbones", "mobilenetv2_100").out.splitlines() == [
+        "  name             params  input  licence",
+        "  mobilenetv2_100   3.50M    224  apache-2.0",
     ]

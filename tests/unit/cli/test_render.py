@@ -56,6 +56,23 @@ def test_a_narrow_terminal_shortens_names_in_the_middle_and_no_figure() -> None:
     assert max(map(len, lines)) <= 26
 
 
+def test_of_several_names_the_widest_is_shortened_first() -> None:
+    columns = (*PATH[:1], Column("class", "left", is_shortened=True))
+    lines = lay_out(columns, [["photos/rose.jpg", "a very long name of a class"]], width=36)
+    assert lines[1] == "photos/rose.jpg  a very lo…f a class"
+
+
+def test_sentences_are_wrapped_beside_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = io.StringIO()
+    Screen(stream).entries([("probe", "An answer in seconds, and the mark to beat."), ("vit", "x")])
+    assert stream.getvalue().splitlines() == [
+        "  probe  An answer in seconds, and the",
+        "         mark to beat.",
+        "  vit    x",
+    ]
+
+
 def test_wide_letters_count_twice() -> None:
     lines = lay_out(PATH, [["花.jpg", "1"], ["rose.jpg", "2"]], width=80)
     assert lines == ["path      value", "花.jpg        1", "rose.jpg      2"]
