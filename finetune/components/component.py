@@ -6,10 +6,10 @@ kind `python` holds an object that a Python user passed; no file can name it.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, Union, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import GetCoreSchemaHandler, PlainValidator
 
@@ -17,7 +17,7 @@ from finetune.components.problems import did_you_mean, show_value
 from finetune.components.section import Section
 from finetune.errors import Problem, RecipeError
 
-__all__ = ["Component", "PythonObject", "class_name", "list_members"]
+__all__ = ["Component", "Forms", "PythonObject", "class_name", "list_members"]
 
 Members = dict[str, type[Section]]
 
@@ -38,13 +38,34 @@ class Component:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
         """Give pydantic the reader, and for a file's schema the words and the mappings."""
         members = list_members(source)
-        forms = [member for name, member in members.items() if name != _PYTHON]
-        words = tuple(name for name in _words(members) if _is_whole(members[name]))
-        allowed = Union[(Literal[words], *forms)]  # type: ignore[valid-type]
+        whole = tuple(name for name in _words(members) if _is_whole(members[name]))
+        forms = Forms([member for name, member in members.items() if name != _PYTHON], words=whole)
         read = partial(_read, members=members, holds=self.holds)
-        reader = PlainValidator(read, json_schema_input_type=allowed)
+        reader = PlainValidator(read, json_schema_input_type=Annotated[Any, forms])
         # Any, and not the union: what is read is written as what it is, by its own serializer.
         return reader.__get_pydantic_core_schema__(Any, handler)
+
+
+@dataclass(frozen=True)
+class Forms:
+    """What a file may write for a component, in the JSON schema for editors; an annotation.
+
+    The members stand in it whole: some versions of pydantic lose references from here.
+
+    Attributes:
+        members: The sections whose mappings may be written.
+        words: The words that may be written; None for any text.
+    """
+
+    members: Sequence[type[Section]]
+    words: tuple[str, ...] | None = None
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        """Give pydantic the JSON schema."""
+        word: dict[str, Any] = {"type": "string"}
+        if self.words is not None:
+            word["enum"] = list(self.words)
+        return {"anyOf": [word, *(member.model_json_schema() for member in self.members)]}
 
 
 @dataclass(frozen=True)

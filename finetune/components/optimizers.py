@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
+from finetune.components.component import Forms
 from finetune.components.problems import did_you_mean
 from finetune.components.section import Number, Section
 from finetune.errors import Problem, RecipeError
@@ -109,5 +110,6 @@ def _from_name(value: Any) -> Any:
 
 
 Optimizer = Annotated[
-    OptimizerSection, BeforeValidator(_from_name, json_schema_input_type=str | OptimizerSection)
+    OptimizerSection,
+    BeforeValidator(_from_name, json_schema_input_type=Annotated[Any, Forms((OptimizerSection,))]),
 ]

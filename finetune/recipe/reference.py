@@ -45,11 +45,19 @@ A component is written as a word where its defaults will do (`head: linear`), or
 def json_schema() -> dict[str, Any]:
     """Give the JSON schema of recipes, which editors complete and check YAML with."""
     schema = Recipe.model_json_schema()
-    for section in [schema, *schema["$defs"].values()]:
-        section["description"] = _SECTIONS_OF_A_DOCSTRING.split(section["description"])[0].strip()
-        if "kind" in section["properties"]:
-            section["required"] = ["kind", *section.get("required", [])]
+    _tidy(schema)
     return {"$schema": _DIALECT, **schema, "title": "Recipe of finetune"}
+
+
+def _tidy(node: Any) -> None:
+    """Leave of docstrings what a reader of a recipe needs, and ask every component for its kind."""
+    if isinstance(node, dict) and "properties" in node:
+        node["description"] = _SECTIONS_OF_A_DOCSTRING.split(node["description"])[0].strip()
+        if "kind" in node["properties"]:
+            node["required"] = ["kind", *node.get("required", [])]
+    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    for value in inner:
+        _tidy(value)
 
 
 def markdown_reference() -> str:
@@ -80,8 +88,7 @@ def _describe(path: str, value: Schema, known: Schema) -> Iterator[str]:
 
 def _is_component(value: Schema) -> bool:
     """Whether a value is one of several sections, or a word that stands for one."""
-    forms = value.get("anyOf", [])
-    return any("$ref" in form for form in forms) and {"type": "null"} not in forms
+    return any("properties" in form for form in value.get("anyOf", []))
 
 
 def _form(section: Schema) -> str:
@@ -114,7 +121,7 @@ def _table(section: Schema, path: str, known: Schema) -> str:
 def _type(value: Schema, known: Schema) -> str:
     """Say in words what a value may be."""
     if _is_component(value):
-        forms = [_form(_follow(form, known)) for form in value["anyOf"] if "$ref" in form]
+        forms = [_form(form) for form in value["anyOf"] if "properties" in form]
         words = [f"`{form}`" for form in forms if form]
         return ", ".join(words) or "text or mapping"
     if "anyOf" in value:
@@ -132,7 +139,7 @@ def _range(value: Schema) -> str:
     """Write the limits of a value."""
     forms = [value, *value.get("anyOf", []), value.get("items", {})]
     limits = [
-        f"{sign} {form[key]:,}" for form in forms for key, sign in _LIMITS.items() if key in form
+        f"{sign} {form[key]:,.12g}" for form in forms for key, sign in _LIMITS.items() if key in form
     ]
     if value.get("minItems"):
         limits.append(f"at least {value['minItems']}")

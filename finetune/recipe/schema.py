@@ -110,7 +110,7 @@ SelectionMetric = Annotated[
     BeforeValidator(_selection_metric),
     Field(json_schema_extra={"enum": list(SELECTION_METRICS)}),
 ]
-Device = Annotated[str, BeforeValidator(_device), Field(pattern=_DEVICE)]
+Device = Annotated[str, Field(pattern=_DEVICE), BeforeValidator(_device)]
 
 
 class ModelSection(Section):

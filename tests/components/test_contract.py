@@ -111,7 +111,7 @@ def test_a_member_survives_a_file(union, name):
 @pytest.mark.parametrize(("union", "name"), IN_FILES, ids=str)
 def test_a_member_stands_in_the_schema_and_in_the_reference(union, name):
     member = list_members(union)[name]
-    assert member.__name__ in json_schema()["$defs"]
+    assert f'"title": "{member.__name__}"' in json.dumps(json_schema())
     assert f": {name}`" in markdown_reference() or f"{{{name}: …}}`" in markdown_reference()
 
 

@@ -32,6 +32,12 @@ def test_the_schema_takes_words_for_components():
     assert properties["head"]["anyOf"][0]["enum"] == ["cosine", "linear", "mlp"]
 
 
+def test_the_schema_knows_what_a_name_and_a_device_may_be():
+    properties = json_schema()["$defs"]["RuntimeSection"]["properties"]
+    assert properties["device"]["pattern"] == r"^(auto|cpu|mps|cuda(:\d+)?)$"
+    assert json_schema()["properties"]["name"]["pattern"] == "^[A-Za-z0-9_.-]{1,60}$"
+
+
 def test_the_schema_does_not_offer_what_only_python_can_hold():
     assert "python" not in json.dumps(json_schema()).lower().replace("python users", "")
 
