@@ -139,7 +139,10 @@ def _range(value: Schema) -> str:
     """Write the limits of a value."""
     forms = [value, *value.get("anyOf", []), value.get("items", {})]
     limits = [
-        f"{sign} {form[key]:,.12g}" for form in forms for key, sign in _LIMITS.items() if key in form
+        f"{sign} {form[key]:,.12g}"
+        for form in forms
+        for key, sign in _LIMITS.items()
+        if key in form
     ]
     if value.get("minItems"):
         limits.append(f"at least {value['minItems']}")
