@@ -1,0 +1,63 @@
+"""Run the embedded example: the starter backbone fine-tuned, and the same network from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetune.demo.digits import UNSEEN_DIGITS, write_digits
+from finetune.pipeline import Run, run
+from finetune.recipe.load import load_recipe
+from finetune.recipe.merge import with_arguments
+
+if TYPE_CHECKING:
+    from finetune.train.events import OnEvent
+
+__all__ = ["HERE", "STARTER", "DemoResult", "run_demo"]
+
+HERE = Path(__file__).parent
+STARTER = HERE / "starter"
+PER_CLASS = {"train": 5, "val": 10, "test": 200}  # more test images than any digit has: the rest
+RUNS = {"tuned": "fine-tuned from the starter", "scratch": "the same network from scratch"}
+
+
+@dataclass(frozen=True, slots=True)
+class DemoResult:
+    """What the example gave.
+
+    Attributes:
+        data: Folder of the photos.
+        tuned: The run that began with the starter's weights.
+        scratch: The run that began with random ones.
+    """
+
+    data: Path
+    tuned: Run
+    scratch: Run
+
+
+def run_demo(
+    folder: Path,
+    *,
+    on_event: OnEvent | None = None,
+    on_run: Callable[[str], None] | None = None,
+) -> DemoResult:
+    """Write the digits, fine-tune the starter on them, and train from scratch beside it.
+
+    Args:
+        folder: Receives `digits/`, `tuned/` and `scratch/`; an earlier example there is replaced.
+        on_event: Receives what happens in both runs.
+        on_run: Told in a few words which run begins.
+    """
+    data = write_digits(folder / "digits", UNSEEN_DIGITS, per_class=PER_CLASS)
+    runs = {}
+    for name, words in RUNS.items():
+        if on_run:
+            on_run(words)
+        recipe = with_arguments(
+            load_recipe(HERE / f"{name}.yaml"), backbone=f"local-dir:{STARTER}", data=data
+        )
+        runs[name] = run(recipe, out=folder / name, overwrite=True, on_event=on_event)
+    return DemoResult(data, **runs)
