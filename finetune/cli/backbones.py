@@ -26,7 +26,7 @@ def backbones(
     pattern: Annotated[
         str,
         typer.Argument(
-            metavar="[PATTERN]",
+            metavar="PATTERN",
             help="Part of a name, or a pattern with * and ?; with a dot it also matches tags.",
             autocompletion=complete_backbone,
         ),

@@ -39,6 +39,7 @@ __all__ = [
 ]
 
 _NUM_SHOWN = 20  # classes in a table: a screenful
+_BRIEF_EPOCHS = 10  # a brief display shows one in so many
 _NARROW = 78  # columns of the terminal below which an epoch's line leaves out rate and speed
 _PIECES = {
     "check": "checking images",
@@ -55,11 +56,13 @@ class RunDisplay:
     Args:
         screen: Where to.
         is_quiet: Draw warnings only.
+        is_brief: Leave out reasons and audits, and most epochs.
     """
 
-    def __init__(self, screen: Screen, *, is_quiet: bool = False) -> None:
+    def __init__(self, screen: Screen, *, is_quiet: bool = False, is_brief: bool = False) -> None:
         self.screen = screen
         self.is_quiet = is_quiet
+        self.is_brief = is_brief
         self.run: str | None = None
         self._stage: StageStarted | None = None
         self._epoch = 1
@@ -93,7 +96,8 @@ class RunDisplay:
             case DataFound():
                 show_data(self.screen, event)
             case RecipeResolved():
-                show_reasons(self.screen, event.reasons)
+                if not self.is_brief:
+                    show_reasons(self.screen, event.reasons)
                 show_estimate(self.screen, event.estimate_seconds)
             case Warned():
                 self.screen.warn(event.message)
@@ -119,13 +123,18 @@ class RunDisplay:
     def _begin_stage(self, event: StageStarted) -> None:
         """Show what learns in a stage, and the headings of its epochs."""
         self._stage, self._epoch = event, 1
-        show_audit(self.screen, event)
+        if self.is_brief:
+            self.screen.line(f"stage {event.stage}: {_course(event)}")
+        else:
+            show_audit(self.screen, event)
         self.screen.line("  " + _epoch_line(_EPOCH_TITLES, self.screen.width), style="bold")
 
     def _end_epoch(self, event: EpochEnded) -> None:
         """Show one epoch as a line."""
         epochs = self._stage.epochs if self._stage else event.epoch
         self._epoch = event.epoch + 1
+        if self.is_brief and event.epoch not in (1, epochs) and event.epoch % _BRIEF_EPOCHS:
+            return
         cells = (
             f"{event.epoch}/{epochs}",
             figure(event.train_loss),

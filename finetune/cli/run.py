@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from finetune.pipeline import Run
     from finetune.recipe.schema import Recipe
 
-__all__ = ["run"]
+__all__ = ["interruption", "run"]
 
 
 _Backbone = Annotated[
@@ -133,13 +133,17 @@ def _run(recipe: Recipe, display: RunDisplay, *, out: Path | None, overwrite: bo
     try:
         return run_pipeline(recipe, out=out, overwrite=overwrite, on_event=display)
     except KeyboardInterrupt:
-        raise _interruption(display.run) from None
+        raise interruption(display.run) from None
     finally:
         display.screen.end_progress()
 
 
-def _interruption(run: str | None) -> Interrupted:
-    """Say what an interrupted run leaves behind."""
+def interruption(run: str | None) -> Interrupted:
+    """Say what an interrupted run leaves behind.
+
+    Args:
+        run: Path of its folder; None where it had none yet.
+    """
     from finetune.runtime.folder import RunFolder
 
     if run is None:

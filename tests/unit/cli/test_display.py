@@ -1,6 +1,7 @@
 """What a run looks like: events in, lines out."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +194,14 @@ def test_figures_used_for_selection_say_so() -> None:
     assert result_lines(2, role=" (used for selection: no test)")[0] == (
         "test: 4 images (used for selection: no test)"
     )
+
+
+def test_a_brief_display_leaves_out_audits_and_most_epochs() -> None:
+    stream = io.StringIO()
+    display = RunDisplay(Screen(stream), is_brief=True)
+    display(StageStarted("full", "gradient", 25, STAGE.audit))
+    for number in range(1, 26):
+        display(replace(EPOCH, epoch=number))
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "stage full: 25 epochs"
+    assert [line.split()[0] for line in lines[1:]] == ["epoch", "1/25", "10/25", "20/25", "25/25"]
