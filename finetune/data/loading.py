@@ -209,7 +209,8 @@ def make_loader(
         sampler=sampler,
         drop_last=drop_single and is_single,
         num_workers=workers,
-        persistent_workers=workers > 0,
+        # Training comes back each epoch; the workers of one look at the data shall not outlive it.
+        persistent_workers=workers > 0 and sampler is not None,
         pin_memory=device.startswith("cuda"),
         worker_init_fn=_start_worker if workers else None,
         # Its own, since DataLoader draws from the process's generator at each pass otherwise.

@@ -155,6 +155,7 @@ def _loader(bundle: Bundle, items: Sequence[ImageLike], options: InferenceOption
         batch_size=options.batch_size,
         num_workers=min(options.workers, len(items)),
         collate_fn=_collate,
+        generator=torch.Generator(),  # or the loader draws from the person's own random state
     )
 
 

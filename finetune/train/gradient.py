@@ -36,7 +36,7 @@ def train_stage(
     Raises:
         TrainingError: The loss is not finite, or memory does not suffice.
     """
-    stepper, loader = _prepare(session, stage, freezing)
+    stepper = _prepare(session, stage, freezing)
     patience = _Patience(stage.early_stopping)
     note = ""
     for number in range(1, stage.epochs + 1):
@@ -44,7 +44,7 @@ def train_stage(
         session.inputs.begin_epoch(stage_index, number)
         seed = EpochSeed(session.recipe.seed, stage_index, number, stage.name)
         report = progress_events("train", session.on_event)
-        result = train_epoch(stepper, loader, seed, progress=report)
+        result = train_epoch(stepper, session.inputs.train, seed, progress=report)
         session.num_steps += result.num_steps
         weights = stepper.ema.module if stepper.ema is not None else session.network
         figures = _validate(session, stepper, weights)
@@ -87,16 +87,15 @@ class _Patience:
         return self._waited >= self._stopping.patience
 
 
-def _prepare(session: Session, stage: ResolvedStage, freezing: Freezing) -> tuple[Stepper, Any]:
-    """Prepare network, optimiser, loader and loss of a gradient stage for the device."""
+def _prepare(session: Session, stage: ResolvedStage, freezing: Freezing) -> Stepper:
+    """Prepare network, optimiser and loss of a gradient stage for the device."""
     recipe, accelerator = session.recipe, session.accelerator
     training = recipe.training
     optimizer = make_optimizer(session.network, freezing, stage)
-    loader = accelerator.prepare(session.inputs.train)
-    steps_per_epoch = -(-len(loader) // training.accumulate)
+    steps_per_epoch = -(-len(session.inputs.train) // training.accumulate)
     schedule = make_schedule(optimizer, stage, num_steps=max(1, steps_per_epoch * stage.epochs))
     network, prepared = accelerator.prepare(session.network, optimizer)
-    stepper = Stepper(
+    return Stepper(
         accelerator=accelerator,
         network=network,
         optimizer=prepared,
@@ -108,7 +107,6 @@ def _prepare(session: Session, stage: ResolvedStage, freezing: Freezing) -> tupl
         ema=_make_ema(session),
         batch_norm=stage.batch_norm,
     )
-    return stepper, loader
 
 
 def _make_loss(session: Session) -> nn.Module:
@@ -152,6 +150,5 @@ def _validate(session: Session, stepper: Stepper, weights: nn.Module) -> dict[st
     """Compute the validation figures of some weights; none where there is no validation part."""
     if session.inputs.val is None:
         return {}
-    loader = session.accelerator.prepare(session.inputs.val)
     report = progress_events("val", session.on_event)
-    return figures_of(*validate(stepper, weights, loader, progress=report))
+    return figures_of(*validate(stepper, weights, session.inputs.val, progress=report))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from finetune.data.loading import EpochSampler, EvalImages, TrainImages, make_lo
 
 if TYPE_CHECKING:
     import torch
+    from accelerate import Accelerator
     from numpy.typing import NDArray
     from torch.utils.data import DataLoader
 
@@ -44,6 +45,11 @@ class Inputs:
     val: Loader | None
     counts: NDArray[np.int64]
     num_val: int
+
+    def prepared(self, accelerator: Accelerator) -> Inputs:
+        """Let Accelerate place batches on the device, and share them out among processes."""
+        val = None if self.val is None else accelerator.prepare(self.val)
+        return replace(self, train=accelerator.prepare(self.train), val=val)
 
     def begin_epoch(self, stage_index: int, epoch: int) -> None:
         """Tell order and augmentation which epoch comes next."""

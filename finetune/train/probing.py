@@ -34,7 +34,7 @@ def fit_stage(session: Session, stage: ResolvedStage) -> str:
     """
     started = time.perf_counter()
     inputs, network = session.inputs, session.network
-    total = int(inputs.counts.sum()) + (inputs.num_val)
+    total = int(inputs.counts.sum()) + inputs.num_val
     extract = partial(extract_features, network, normalize=session.preprocessing.normalize)
     report = progress_events("features", session.on_event)
     train = Features(*extract(inputs.train_plain, progress=report, total=total))

@@ -73,7 +73,8 @@ def run_stages(
     """
     accelerator = make_accelerator(recipe)
     best = Best(recipe.evaluate.select_by)
-    session = Session(network, recipe, inputs, preprocessing, accelerator, on_event, best)
+    placed = inputs.prepared(accelerator)
+    session = Session(network, recipe, placed, preprocessing, accelerator, on_event, best)
     layout = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
     with torch.random.fork_rng():
         network.to(  # type: ignore[call-overload]
