@@ -260,7 +260,7 @@ def _index(X: Source | Sequence[Source], y: Sequence[object] | None) -> Index | 
     return index_pairs([Path(path) for path in X], [str(label) for label in y])
 
 
-def _as_items(X: Any) -> list[ImageLike]:  # noqa: N803
+def _as_items(X: Any) -> list[ImageLike]:
     """Bring what a person passes to a list of paths, images or arrays."""
     single = isinstance(X, (str, Path)) or hasattr(X, "convert") or getattr(X, "ndim", None) == 3
     items: list[Any] = [X] if single else list(X)

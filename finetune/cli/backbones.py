@@ -132,8 +132,9 @@ def _show(found: list[ArchitectureFacts], cached: dict[str, tuple[str, ...]]) ->
     ]
     kept = 4 if screen.width < _NARROW else len(columns)
     screen.table(columns[:kept], [row[:kept] for row in rows])
+    noun = "backbone" if len(rows) == 1 else "backbones"
     Screen(sys.stderr).line(
-        f"{count(len(rows))} backbones; licence and cached are of the default weights, "
+        f"{count(len(rows))} {noun}; licence and cached are of the default weights, "
         "--json has all of them"
     )
 

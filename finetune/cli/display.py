@@ -55,7 +55,7 @@ class RunDisplay:
 
     Args:
         screen: Where to.
-        is_quiet: Draw warnings only.
+        is_quiet: Draw nothing, and keep the warnings for the end.
         is_brief: Leave out reasons and audits, and most epochs.
     """
 
@@ -64,6 +64,7 @@ class RunDisplay:
         self.is_quiet = is_quiet
         self.is_brief = is_brief
         self.run: str | None = None
+        self.warnings: list[str] = []  # all so far
         self._stage: StageStarted | None = None
         self._epoch = 1
 
@@ -71,7 +72,9 @@ class RunDisplay:
         """Draw one event."""
         if isinstance(event, RunStarted):
             self.run = event.run
-        if self.is_quiet and not isinstance(event, Warned):
+        if isinstance(event, Warned):
+            self.warnings.append(event.message)
+        if self.is_quiet:
             return
         if isinstance(event, Progressed):
             label = self._label(event.what)
@@ -87,6 +90,11 @@ class RunDisplay:
             start = "" if model.pretrained else " from random weights"
             text = f"{model.backbone}{start} on {recipe.data.path}, recipe {recipe.name}"
             self.screen.line(text, style="bold")
+
+    def finish(self) -> None:
+        """Draw the warnings that were kept for the end."""
+        for warning in self.warnings if self.is_quiet else ():
+            self.screen.warn(warning)
 
     def _draw(self, event: Event) -> None:
         """Draw an event that is not progress."""

@@ -34,7 +34,7 @@ def _help(context: typer.Context, debug: Debug = False) -> None:
         typer.echo(context.get_help())
 
 
-@recipes.command("ls")
+@recipes.command("ls", short_help="List the recipes that ship with finetune.")
 def list_all(json: Json = False, debug: Debug = False) -> None:
     """List the recipes that ship with finetune, with what each is for."""
     from finetune.cli.render import Screen, print_json
@@ -53,7 +53,7 @@ def show(name: _Name, debug: Debug = False) -> None:
     sys.stdout.write(_read(name))
 
 
-@recipes.command("copy")
+@recipes.command("copy", short_help="Copy a recipe to a file, to change it.")
 def copy(
     name: _Name,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")],
@@ -75,7 +75,7 @@ def copy(
     print(f"{file} written\nnext: finetune run --recipe {file} --data DIR", file=sys.stderr)
 
 
-@recipes.command("check")
+@recipes.command("check", short_help="Check a recipe whole; trains nothing.")
 def check(
     file: Annotated[
         str,

@@ -70,7 +70,7 @@ _DryRun = Annotated[
     typer.Option("--dry-run", help="Show what would be done and how long it takes; no files."),
 ]
 _Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Show warnings, errors and the end only.")
+    bool, typer.Option("--quiet", "-q", help="Show errors and the end only, warnings with it.")
 ]
 
 
@@ -117,9 +117,11 @@ def run(
     display = RunDisplay(Screen(sys.stderr), is_quiet=quiet)
     if dry_run:
         _show_plan(chosen, display, json=json)
+        display.finish()
         return
     display.announce(chosen)
     finished = _run(chosen, display, out=out, overwrite=overwrite)
+    display.finish()
     if json:
         sys.stdout.write((finished.folder / "metrics.json").read_text(encoding="utf-8"))
     else:

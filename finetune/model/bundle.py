@@ -32,6 +32,7 @@ from finetune.errors import BackboneError, BundleError, join_names
 from finetune.model.backbone import create_backbone, save_backbone, why_not_loadable
 from finetune.model.network import Network, build_network
 from finetune.runtime.files import make_folder
+from finetune.runtime.seeds import own_randomness
 from finetune.version import __version__
 
 __all__ = ["Bundle", "find_model_folder", "load_bundle", "save_bundle"]
@@ -134,7 +135,8 @@ def load_bundle(path: str | Path, *, head: Head | None = None) -> Bundle:
     except (KeyError, TypeError, ValidationError) as error:
         raise BundleError(f"{folder}/finetune.json is damaged: {_first_line(error)}") from error
     _check_agreement(folder, classes, preprocessing)
-    network = _rebuild(folder, head, classes, preprocessing)
+    with own_randomness():
+        network = _rebuild(folder, head, classes, preprocessing)
     return Bundle(network.eval(), classes, preprocessing, document, folder)
 
 

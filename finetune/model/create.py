@@ -10,7 +10,7 @@ import torch
 from finetune.components.preprocess import InputSpec, Preprocessing
 from finetune.model.backbone import create_backbone, preprocessing_of, train_spec
 from finetune.model.network import Network, build_network
-from finetune.runtime.seeds import derive_seed
+from finetune.runtime.seeds import derive_seed, own_randomness
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import Recipe
@@ -40,7 +40,7 @@ def create_model(recipe: Recipe, *, num_classes: int) -> Model:
         BackboneError: Unknown name, no weights within reach, weights that do not fit.
     """
     section = recipe.model
-    with torch.random.fork_rng():
+    with own_randomness():
         torch.manual_seed(derive_seed(recipe.seed, "init"))
         backbone = create_backbone(
             section.backbone,

@@ -5,8 +5,10 @@ for dropout and mixup: never of the worker, of the order of calls, or of the pro
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["derive_seed"]
+__all__ = ["derive_seed", "own_randomness"]
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -22,3 +24,14 @@ def derive_seed(*parts: int | str) -> int:
     text = "\x1f".join(str(part) for part in parts)
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+@contextmanager
+def own_randomness(device: str = "cpu") -> Iterator[None]:
+    """Leave the random state of torch, on the CPU and on one device, as it was found."""
+    import torch
+
+    index = torch.device(device).index or 0
+    devices = [index] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        yield

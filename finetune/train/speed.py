@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from finetune.runtime.cache import remember
+from finetune.runtime.seeds import own_randomness
 
 if TYPE_CHECKING:
     from finetune.model.create import Model
@@ -88,7 +89,7 @@ def _measure(model: Model, device: str, layout: torch.memory_format) -> dict[str
     if torch.device(device).type == "cpu":
         precisions["train_bf16"] = torch.bfloat16
     best: dict[str, float] = {}
-    with torch.random.fork_rng():
+    with own_randomness(device):
         for round_index in range(_NUM_ROUNDS + 1):
             seconds = {"forward": _time_forward(network, images)}
             for name, precision in precisions.items():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from finetune.errors import Problem, RecipeError
+from finetune.runtime.seeds import own_randomness
 from finetune.train.best import Best, Candidate
 from finetune.train.engine import make_accelerator
 from finetune.train.events import EpochEnded, StageEnded
@@ -76,7 +77,7 @@ def run_stages(
     placed = inputs.prepared(accelerator)
     session = Session(network, recipe, placed, preprocessing, accelerator, on_event, best)
     layout = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-    with torch.random.fork_rng():
+    with own_randomness(recipe.runtime.device):
         network.to(  # type: ignore[call-overload]
             device=accelerator.device, memory_format=layout[recipe.runtime.memory_format]
         )
