@@ -31,9 +31,8 @@ def train_starter(folder: Path = STARTER) -> Run:
         work = Path(temporary)
         write_letters(work / "photos")
         write_digits(work / "photos", STARTER_DIGITS)
-        recipe = with_arguments(
-            load_recipe(HERE / "starter.yaml"), backbone=f"local-dir:{STARTER}", data=work / "photos"
-        )
+        recipe = load_recipe(HERE / "starter.yaml")
+        recipe = with_arguments(recipe, backbone=f"local-dir:{STARTER}", data=work / "photos")
         done = run(recipe, out=work / "run")
         folder.mkdir(parents=True, exist_ok=True)
         for name in _FILES:
