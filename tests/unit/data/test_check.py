@@ -1,0 +1,144 @@
+"""The full check before training: what cannot be read, and what is there twice."""
+
+import hashlib
+import shutil
+import threading
+import warnings
+
+import pytest
+
+from finetune.data.check import check_images, find_duplicates, num_leaked
+from finetune.data.index import index_source
+from finetune.errors import DataError
+
+LIMIT = 10_000
+
+
+@pytest.fixture
+def folder(tmp_path, write_photo):
+    """Two classes of three photos each in train, two each in test."""
+    for number, name in enumerate(("train/a", "train/b", "test/a", "test/b")):
+        for position in range(3 if name.startswith("train") else 2):
+            write_photo(tmp_path / name / f"{position}.png", number * 10 + position)
+    return tmp_path
+
+
+def checked(folder, **options):
+    return check_images(index_source(folder), max_pixels=LIMIT, **options)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_every_sample_gets_the_digest_of_its_bytes(folder, workers):
+    index = checked(folder, workers=workers)
+    assert len(index.samples) == 10
+    for sample in index.samples:
+        expected = hashlib.blake2b(sample.path.read_bytes(), digest_size=16).hexdigest()
+        assert sample.digest == expected
+    assert index.warnings == ()
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_unreadable_files_are_left_out_with_their_reason(folder, workers):
+    (folder / "train/a/0.png").write_bytes(b"")
+    (folder / "test/b/1.png").write_bytes(b"no photo")
+    index = checked(folder, workers=workers)
+    assert [(item.name, item.reason) for item in index.left_out] == [
+        ("test/b/1.png", "not an image"),
+        ("train/a/0.png", "empty file"),
+    ]
+    assert len(index.samples) == 8
+    assert index.warnings == (
+        "2 of 10 images cannot be read, left out: "
+        "test/b/1.png (not an image), train/a/0.png (empty file)",
+    )
+
+
+def test_what_was_left_out_before_stays_named(folder):
+    (folder / "train/a/.hidden").touch()
+    (folder / "train/a/0.png").write_bytes(b"")
+    assert [item.name for item in checked(folder).left_out] == ["train/a/.hidden", "train/a/0.png"]
+
+
+def test_an_image_beyond_the_limit_is_left_out(folder):
+    index = check_images(index_source(folder / "train"), max_pixels=48)
+    assert len(index.samples) == 6
+    with pytest.raises(DataError, match=r"0\.png \(has 48 pixels, the limit is 47\)"):
+        check_images(index_source(folder / "train"), max_pixels=47)
+
+
+def test_a_class_without_a_readable_image_is_an_error(folder):
+    for path in folder.glob("*/b/*"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError) as caught:
+        checked(folder)
+    assert caught.value.message == (
+        "no image of class b can be read: test/b/0.png (empty file), test/b/1.png (empty file), "
+        "train/b/0.png (empty file), train/b/1.png (empty file), train/b/2.png (empty file)"
+    )
+
+
+def test_progress_is_told_in_order_in_the_calling_thread(folder):
+    told = []
+    checked(folder, workers=3, progress=lambda *step: told.append((*step, threading.get_ident())))
+    assert told == [(done, 10, threading.get_ident()) for done in range(1, 11)]
+
+
+def test_filters_of_warnings_are_as_before(folder):
+    before = list(warnings.filters)
+    checked(folder, workers=3)
+    assert warnings.filters == before
+
+
+def test_an_interruption_ends_the_check_at_once(folder):
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        checked(folder, workers=2, progress=interrupt)
+    assert threading.active_count() == 1
+
+
+def test_copies_of_training_images_in_test_are_counted(folder):
+    shutil.copy(folder / "train/a/0.png", folder / "test/a/0.png")
+    shutil.copy(folder / "train/a/0.png", folder / "test/a/copy.png")
+    index = checked(folder)
+    assert num_leaked(index, "test") == 2
+    assert num_leaked(index, "val") == 0
+    assert index.warnings == (
+        "2 of 5 test images are byte-for-byte copies of training images: "
+        "the test figures are not to be trusted",
+    )
+
+
+def test_a_single_copy_among_many_is_said_in_milder_words(tmp_path, write_photo):
+    for number in range(150):
+        write_photo(tmp_path / "val" / "ab"[number % 2] / f"{number}.png", number)
+    for number in (0, 151, 201):
+        write_photo(tmp_path / "train" / "ab"[number % 2] / f"{number}.png", number)
+    assert checked(tmp_path).warnings == (
+        "1 of 150 validation images is a byte-for-byte copy of training images: "
+        "the validation figures are slightly too good",
+    )
+
+
+def test_copies_under_two_labels_are_named(folder):
+    shutil.copy(folder / "train/a/0.png", folder / "train/b/twin.png")
+    assert checked(folder).warnings == (
+        "1 image stands under more than one label: train/a/0.png (a) = train/b/twin.png (b)",
+    )
+
+
+def test_duplicates_are_grouped_by_content(folder):
+    shutil.copy(folder / "train/a/1.png", folder / "train/a/0.png")
+    shutil.copy(folder / "train/b/1.png", folder / "test/b/0.png")
+    groups = find_duplicates(checked(folder))
+    assert [[sample.name for sample in group] for group in groups] == [
+        ["test/b/0.png", "train/b/1.png"],
+        ["train/a/0.png", "train/a/1.png"],
+    ]
+
+
+def test_samples_that_were_not_checked_are_no_duplicates(folder):
+    index = index_source(folder)
+    assert find_duplicates(index) == ()
+    assert num_leaked(index, "test") == 0
