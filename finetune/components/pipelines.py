@@ -1,7 +1,8 @@
 """Augmentation at work on one image: its seed, its shape before and after.
 
 `augment.py` says what is done; here it is done. Every class here is what a section's `build` gives:
-a callable that takes an image and a seed, and that travels to worker processes.
+a callable that takes an image and a seed, and that travels to worker processes. Python's, NumPy's
+and torch's random states stay untouched; OpenCV's is set by albumentations' transforms of noise.
 """
 
 import copy
@@ -110,7 +111,7 @@ class PythonPipeline:
         self._spec = spec
         self._finish = EvaluationGeometry(spec)
         self._is_seeded = hasattr(function, "set_random_state")
-        self._takes_seed = not self._is_seeded and "seed" in inspect.signature(function).parameters
+        self._takes_seed = not self._is_seeded and _takes_seed(function)
 
     def __call__(self, image: "Pixels", *, seed: int) -> "Pixels":
         """Change one image.
@@ -130,6 +131,14 @@ class PythonPipeline:
 def _rebuild(section: Composes, spec: InputSpec, keeps_shape: bool) -> NamedPipeline:
     """Build a pipeline anew in another process, through the one door to albumentations."""
     return NamedPipeline(section, spec, keeps_shape=keeps_shape)
+
+
+def _takes_seed(function: Any) -> bool:
+    """Whether a function has a parameter `seed`; some of those written in C do not tell."""
+    try:
+        return "seed" in inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def _run_seeded(pipeline: Any, image: "Pixels", seed: int) -> Any:
@@ -173,6 +182,10 @@ def _to_shape(image: "Pixels", spec: InputSpec) -> "Pixels":
 
     picture = Image.fromarray(image)
     if spec.crop_mode == "border":
+        # Enough for the smallest crop of a preset; a padded panorama would fill the memory.
+        longest = 4 * max(spec.height, spec.width)
+        picture.thumbnail((longest, longest), Image.Resampling.BICUBIC)
+        width, height = picture.size
         box = (max(width, round(height * wanted)), max(height, round(width / wanted)))
         return np.asarray(ImageOps.pad(picture, box, color=spec.fill))
     area = width * height

@@ -129,7 +129,7 @@ def read_split(path: Path, root: Path) -> dict[str, Split]:
 def _finished(index: Index, samples: tuple[Sample, ...], fractions: Mapping[Split, float]) -> Index:
     """Complete the index: classes of train, and what is to be said of small classes."""
     train = Counter(str(sample.label) for sample in samples if sample.split == "train")
-    warnings = list(index.warnings)
+    warnings = [*index.warnings, *_torn_groups(samples)]
     for split in fractions:
         present = {str(sample.label) for sample in samples if sample.split == split}
         absent = [f"{name} ({train[name]})" for name in sorted(train) if name not in present]
@@ -143,6 +143,19 @@ def _finished(index: Index, samples: tuple[Sample, ...], fractions: Mapping[Spli
         classes = counted(len(single), "class", "has/have")
         warnings.append(f"{classes} one training image only: {join_names(single)}")
     return replace(index, samples=samples, classes=tuple(sorted(train)), warnings=tuple(warnings))
+
+
+def _torn_groups(samples: Iterable[Sample]) -> list[str]:
+    """Say which groups a source with parts has torn between train and another part."""
+    homes: dict[str, set[Split | None]] = {}
+    for sample in samples:
+        if sample.group is not None:
+            homes.setdefault(sample.group, set()).add(sample.split)
+    torn = sorted(group for group, parts in homes.items() if "train" in parts and len(parts) > 1)
+    if not torn:
+        return []
+    groups = counted(len(torn), "group", "stands/stand")
+    return [f"{groups} in train and in another part, whose figures flatter: {join_names(torn)}"]
 
 
 def _carve(

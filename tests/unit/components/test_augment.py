@@ -125,6 +125,12 @@ def test_padding_comes_before_the_crop_where_evaluation_pads():
     assert crop[16, 16].tolist() == [255, 255, 255]
 
 
+def test_a_long_panorama_is_shrunk_before_it_is_padded():
+    spec = InputSpec(16, 16, "bicubic", crop_mode="border", fill=(9, 8, 7))
+    crop = LightAugment(min_scale=1.0).build(spec)(np.full((9, 60_000, 3), 255, np.uint8), seed=0)
+    assert crop.shape == (16, 16, 3)
+
+
 def test_every_part_of_a_preset_can_be_switched_on():
     everything = LightAugment(vertical_flip=1, colour=0.5, rotate_degrees=30, blur=1, erase=1)
     assert everything.build(SPEC)(photo(), seed=0).shape == (32, 48, 3)
@@ -329,6 +335,16 @@ def test_a_function_from_python_without_a_seed_is_called_with_the_image():
 
     result = READ(mirrored).build(SPEC)(photo(32, 48), seed=3)
     assert np.array_equal(result, photo(32, 48)[:, ::-1])
+
+
+def test_a_function_that_does_not_tell_its_parameters_is_called_with_the_image():
+    class Untold:
+        __signature__ = "none"
+
+        def __call__(self, image: np.ndarray) -> np.ndarray:
+            return image
+
+    assert np.array_equal(READ(Untold()).build(SPEC)(photo(32, 48), seed=3), photo(32, 48))
 
 
 def test_an_object_with_the_verb_builds_itself():

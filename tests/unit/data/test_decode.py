@@ -51,8 +51,9 @@ def test_a_path_bytes_and_an_open_file_give_the_same(tmp_path):
     assert np.array_equal(np.asarray(decode(io.BytesIO(data), max_pixels=LIMIT)), RAMP)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_every_exif_orientation_comes_out_upright(orientation):
+def test_every_exif_orientation_comes_out_upright(orientation, kind):
     turned = {
         1: RAMP,
         2: RAMP[:, ::-1],
@@ -66,7 +67,7 @@ def test_every_exif_orientation_comes_out_upright(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     stored = Image.fromarray(np.ascontiguousarray(turned[orientation]))
-    assert np.array_equal(pixels(encoded(stored, exif=exif.tobytes())), RAMP)
+    assert np.array_equal(pixels(encoded(stored, kind, exif=exif.tobytes())), RAMP)
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 77])

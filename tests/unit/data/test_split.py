@@ -161,6 +161,15 @@ def test_groups_of_several_classes_are_placed_as_a_whole():
     assert result["test"] == {"a": 4, "b": 4, "c": 4}
 
 
+def test_groups_that_a_source_has_torn_between_parts_are_said():
+    parts = [replace(one, split="train") for one in classes(a=9, b=9)]
+    parts[0] = replace(parts[0], group="g1")
+    vals = [sample(f"v{i}", "b", split="val", group=f"g{i}") for i in range(3)]
+    assert split(parts + vals).warnings == (
+        "1 group stands in train and in another part, whose figures flatter: g1",
+    )
+
+
 def test_without_digests_names_decide():
     samples = [replace(one, digest=None) for one in classes(a=30, b=30)]
     assert counts(split(samples))["val"] == {"a": 4, "b": 4}
