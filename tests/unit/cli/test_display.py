@@ -45,10 +45,10 @@ def _no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
-def drawn(*events: Event, is_quiet: bool = False) -> list[str]:
+def drawn(*events: Event) -> list[str]:
     """Draw events where there is no terminal."""
     stream = io.StringIO()
-    display = RunDisplay(Screen(stream), is_quiet=is_quiet)
+    display = RunDisplay(Screen(stream))
     for event in events:
         display(event)
     return stream.getvalue().splitlines()
@@ -140,8 +140,10 @@ def test_progress_is_named_by_stage_and_epoch() -> None:
     )
 
 
-def test_quiet_shows_warnings_only() -> None:
-    events = (
+def test_quiet_draws_nothing_and_keeps_the_warnings() -> None:
+    stream = io.StringIO()
+    display = RunDisplay(Screen(stream), is_quiet=True)
+    events: tuple[Event, ...] = (
         RunStarted("runs/x", "resnet18", "photos"),
         DataFound(("ants", "bees"), COUNTS, ()),
         Warned("few images"),
@@ -149,7 +151,11 @@ def test_quiet_shows_warnings_only() -> None:
         EPOCH,
         RunEnded("runs/x", "runs/x/model", "stage full, epoch 2", 9.0),
     )
-    assert drawn(*events, is_quiet=True) == ["warning: few images"]
+    for event in events:
+        display(event)
+    assert stream.getvalue() == ""
+    display.finish()
+    assert stream.getvalue() == "warning: few images\n"
 
 
 def outputs_of(num_classes: int) -> Outputs:
