@@ -83,9 +83,9 @@ def save_bundle(bundle: Bundle, folder: Path, *, head: Head | None = None) -> Bu
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise BundleError(
-            f"the model could not be saved to {folder}: {error.strerror or error}",
+            f"the model could not be saved to {folder}: {_first_line(error)}",
             hint="free some space, or choose another folder",
         ) from error
     finally:

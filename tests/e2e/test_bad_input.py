@@ -1,0 +1,165 @@
+"""Bad input, by name: the sentence, the hint, the exit code, and nothing half-written."""
+
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+SMALL = (
+    "schema_version: 1\nname: small\nmodel: {backbone: test_resnet, pretrained: false}\n"
+    "augment: light\nruntime: {precision: fp32, device: cpu}\n"
+)
+PROBE = "stages:\n  - {name: head, train: head, solver: probe}\n"
+FULL = "stages:\n  - {name: full, train: all, epochs: 1}\n"
+
+RunCommand = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def finetune(tmp_path: Path) -> RunCommand:
+    """Run the command as a person does, in a folder of its own."""
+
+    def command(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "finetune", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+            **options,  # type: ignore[call-overload]
+        )
+
+    return command
+
+
+@pytest.fixture
+def photos(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny folder that a test may spoil."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "photos"))
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Callable[[str], Path]:
+    def write(stages: str) -> Path:
+        path = tmp_path / "small.yaml"
+        path.write_text(SMALL + stages)
+        return path
+
+    return write
+
+
+def test_odd_images_are_trained_on_and_damaged_ones_are_named(
+    finetune: RunCommand, photos: Path, recipe: Callable[[str], Path], tmp_path: Path
+) -> None:
+    Image.new("RGB", (1, 1), (200, 50, 40)).save(photos / "red" / "one.png")
+    Image.new("RGB", (2000, 3), (40, 170, 60)).save(photos / "green" / "wide.png")
+    Image.new("1", (10_000, 10_000), 1).save(photos / "blue" / "huge.png")
+    (photos / "red" / "empty.jpg").touch()
+    (photos / "red" / "text.jpg").write_text("no image")
+    whole = (photos / "red" / "red_00.png").read_bytes()
+    (photos / "red" / "half.png").write_bytes(whole[: len(whole) // 2])
+    (photos / "red" / "mit Leerzeichen und Ümläut 猫.png").write_bytes(whole[:-1] + whole[-1:])
+    shutil.copyfile(photos / "blue" / "blue_00.png", photos / "blue" / ("b" * 246 + ".png"))
+    (photos / ".hidden").mkdir()
+    done = finetune("run", "--data", photos, "--recipe", recipe(FULL), "--out", "run")
+    assert done.returncode == 0, done.stderr
+    for name, reason in (
+        ("empty.jpg", "empty"),
+        ("text.jpg", "not an image"),
+        ("half.png", "trunc"),
+    ):
+        line = next(line for line in done.stderr.splitlines() if name in line)
+        assert reason in line
+    split = (tmp_path / "run" / "split.csv").read_text(encoding="utf-8")
+    for name in ("one.png", "wide.png", "huge.png", "Ümläut 猫.png", "b" * 246):
+        assert name in split
+    for name in ("empty.jpg", "text.jpg", "half.png"):
+        assert name not in split
+
+
+def test_full_disk_is_one_sentence_and_leaves_no_half_model(
+    finetune: RunCommand, photos: Path, recipe: Callable[[str], Path], tmp_path: Path
+) -> None:
+    limit = 500_000  # bytes a file: enough for the tables, too few for the weights
+
+    def restrict() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    done = finetune(
+        *("run", "--data", photos, "--recipe", recipe(PROBE), "--out", "run"), preexec_fn=restrict
+    )
+    assert done.returncode == 6
+    assert "error: the model could not be saved to run/model" in done.stderr
+    assert "Traceback" not in done.stderr
+    left = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert left == ["environment.json", "events.jsonl", "history.csv", "recipe.yaml", "split.csv"]
+
+
+CASES = [
+    (["--data", "nowhere"], 3, "there is no folder or file", ""),
+    (
+        ["--data", "photos", "--backbone", "resnet81"],
+        4,
+        "knows no architecture 'resnet81'",
+        "backb",
+    ),
+    (["--data", "photos", "--backbone", "resnet18"], 4, "no pretrained weights for", "--weights"),
+    (["--data", "photos", "--recipe", "defualt"], 2, "defualt", "default"),
+    (["--data", "photos", "--set", "stages.1.lr=-1"], 2, "stages.1.lr", "greater than 0"),
+    (["--data", "photos", "--set", "trainign.ema=1"], 2, "trainign", "training"),
+    (["--data", "photos", "--set", "stages.1.epochs=many"], 2, "stages.1.epochs", "many"),
+    (
+        ["--data", "photos", "--set", "stages.1.train={match: nothing_like_it, x: 1}"],
+        2,
+        "stages.1.train",
+        "",
+    ),
+    (["--data", "photos", "--set", "stages.1.optimizer=adamm"], 2, "adamm", "adam"),
+    (["--data", "photos", "--device", "cuda:9"], 1, "device cuda:9 is not there", "auto"),
+    (["--data", "photos", "--out", "photos"], 1, "exists and is not empty", "--overwrite"),
+    (["--data", "photos", "--weights", "no.safetensors"], 4, "there is no weights file", "check"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "sentence", "more"), CASES)
+def test_each_mistake_is_a_sentence_with_its_exit_code(
+    finetune: RunCommand,
+    photos: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    code: int,
+    sentence: str,
+    more: str,
+) -> None:
+    done = finetune("run", *arguments)
+    assert done.returncode == code, done.stderr
+    assert sentence in done.stderr
+    assert more in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_no_weights_within_reach_ends_at_once(finetune: RunCommand, photos: Path) -> None:
+    done = finetune(
+        "run", "--data", photos, "--backbone", "hf-hub:timm/resnet18.a1_in1k", timeout=60
+    )
+    assert done.returncode == 4
+    assert "hint:" in done.stderr
+
+
+def test_model_of_other_classes_does_not_test_this_data(
+    finetune: RunCommand, photos: Path, recipe: Callable[[str], Path], tmp_path: Path
+) -> None:
+    assert (
+        finetune("run", "--data", photos, "--recipe", recipe(PROBE), "--out", "run").returncode == 0
+    )
+    shutil.copytree(photos / "red", tmp_path / "other" / "crimson")
+    done = finetune("evaluate", "run", "--data", "other")
+    assert done.returncode == 3
+    assert "none of the classes in other is known to the model: crimson" in done.stderr
+    assert "the model knows blue, green, red" in done.stderr
