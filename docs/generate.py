@@ -102,22 +102,29 @@ def results() -> str:
     if not RESULTS.is_file():
         return "No figures are recorded yet."
     recorded = json.loads(RESULTS.read_text(encoding="utf-8"))
-    by_recipe = {(row["data"], row["recipe"]): row for row in recorded["rows"]}
-    rows = [
-        "| photos | trained on | accuracy (95 %) | macro-F1 | probe | from scratch | time |",
-        "|---|---|---|---|---|---|---|",
+    seed = min(row["seed"] for row in recorded["rows"])
+    by_recipe = {
+        (row["data"], row["recipe"]): row for row in recorded["rows"] if row["seed"] == seed
+    }
+    lines = [
+        "| photos | trained on | measured on | accuracy (95 %) | F1 | probe | from scratch | time |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for (data, name), row in by_recipe.items():
         if name != "default":
             continue
         others = [by_recipe.get((data, other)) for other in ("probe", "from-scratch")]
-        beside = " | ".join(_percent(other["accuracy"]) if other else "" for other in others)
-        rows.append(
-            f"| {data}, {row['num_classes']} classes | {row['num_train']} | {_accuracy(row)} | "
-            f"{row['macro_f1']:.3f} | {beside} | {_duration(row['seconds'])} |"
-        )
-    command = f"```bash\n{recorded['command']}\n```"
-    return "\n".join(rows) + f"\n\n{recorded['device']}, one run each:\n\n{command}"
+        cells = [
+            f"{data}, {row['num_classes']} classes",
+            str(row["num_train"]),
+            f"{row['num_samples']} {row['split']}",
+            _accuracy(row),
+            f"{row['macro_f1']:.3f}",
+            *(_percent(other["accuracy"]) if other else "" for other in others),
+            _duration(row["seconds"]),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", f"{recorded['device']}; one run each:", "", *_command(recorded)])
 
 
 def benchmarks() -> str:
@@ -135,8 +142,14 @@ def _benchmark(file: Path) -> str:
     lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
     lines += [f"| {' | '.join(_cell(row, name) for name in names)} |" for row in rows]
     made = f"{recorded['device']}; commit `{recorded['commit']}`; raw figures: `{file.name}`."
-    command = f"```bash\n{recorded['command']}\n```"
-    return "\n\n".join([f"## {recorded['title']}", command, made, "\n".join(lines)])
+    notes = [f"- {note}" for note in recorded.get("notes", [])]
+    parts = [_command(recorded), [made], notes, lines]
+    return "\n\n".join([f"## {recorded['title']}", *("\n".join(part) for part in parts if part)])
+
+
+def _command(recorded: dict[str, Any]) -> list[str]:
+    """Show the command behind some figures."""
+    return ["```bash", recorded["command"], "```"]
 
 
 def _cell(row: dict[str, Any], name: str) -> str:

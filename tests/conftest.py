@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets a width; what tests read has none
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 170, 60), "red": (200, 50, 40)}
 IMAGES_PER_CLASS = 12

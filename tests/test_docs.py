@@ -138,7 +138,9 @@ def test_any_other_shell_line_is_of_a_known_kind(where: str, line: str) -> None:
 
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     known = {f"make {target}" for target in targets} | {f"pip install {DISTRIBUTION}"}
-    assert line in known or line.startswith("cp "), where
+    script = re.match(r"python (tests/bench/\w+\.py)", line)
+    measured = script is not None and (ROOT / script[1]).is_file()
+    assert line in known or line.startswith("cp ") or measured, where
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
@@ -197,19 +199,27 @@ def test_decisions_are_short_and_listed() -> None:
 def test_the_table_of_results_shows_what_is_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shared = {"data": "birds", "num_classes": 3, "num_train": 90, "macro_f1": 0.8, "seconds": 120.0}
+    shared = {
+        "data": "birds", "seed": 0, "split": "test", "num_classes": 3, "num_train": 90,
+        "num_samples": 40, "macro_f1": 0.8, "seconds": 120.0,
+    }  # fmt: skip
     rows = [
         {**shared, "recipe": "default", "accuracy": 0.875, "accuracy_interval": [0.75, 0.95]},
         {**shared, "recipe": "probe", "accuracy": 0.8, "accuracy_interval": [0.7, 0.9]},
+        {**shared, "recipe": "default", "seed": 1, "accuracy": 0.5, "accuracy_interval": [0, 1]},
     ]
-    recorded = {"command": "finetune run --data birds", "device": "2 cores", "rows": rows}
+    recorded = {"command": "python tests/bench/default.py", "device": "2 cores", "rows": rows}
     (tmp_path / "default.json").write_text(json.dumps(recorded))
     monkeypatch.setattr(generate, "RESULTS", tmp_path / "default.json")
-    table = generate.results().splitlines()
-    assert table[2] == (
-        "| birds, 3 classes | 90 | 87.5 % [75.0, 95.0] | 0.800 | 80.0 % |  | 2.0 min |"
-    )
-    assert table[4] == "2 cores, one run each:"
+    assert generate.results().splitlines()[2:] == [
+        "| birds, 3 classes | 90 | 40 test | 87.5 % [75.0, 95.0] | 0.800 | 80.0 % |  | 2.0 min |",
+        "",
+        "2 cores; one run each:",
+        "",
+        "```bash",
+        "python tests/bench/default.py",
+        "```",
+    ]
 
 
 @pytest.fixture(scope="module")
