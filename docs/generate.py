@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +106,9 @@ def results() -> str:
     by_recipe = {
         (row["data"], row["recipe"]): row for row in recorded["rows"] if row["seed"] == seed
     }
-    lines = [
-        "| photos | trained on | measured on | accuracy (95 %) | F1 | probe | from scratch | time |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    names = ("photos", "trained on", "measured on", "accuracy (95 %)", "macro-F1")
+    names += ("probe", "from scratch", "time")
+    lines = _table_head(names)
     for (data, name), row in by_recipe.items():
         if name != "default":
             continue
@@ -139,12 +138,17 @@ def _benchmark(file: Path) -> str:
     recorded = json.loads(file.read_text(encoding="utf-8"))
     rows = recorded["rows"]
     names = [name for name in rows[0] if not name.endswith("_interval")]
-    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+    lines = _table_head(names)
     lines += [f"| {' | '.join(_cell(row, name) for name in names)} |" for row in rows]
     made = f"{recorded['device']}; commit `{recorded['commit']}`; raw figures: `{file.name}`."
     notes = [f"- {note}" for note in recorded.get("notes", [])]
     parts = [_command(recorded), [made], notes, lines]
     return "\n\n".join([f"## {recorded['title']}", *("\n".join(part) for part in parts if part)])
+
+
+def _table_head(names: Sequence[str]) -> list[str]:
+    """Give the first two lines of a table."""
+    return [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
 
 
 def _command(recorded: dict[str, Any]) -> list[str]:
