@@ -106,8 +106,8 @@ def results() -> str:
     by_recipe = {
         (row["data"], row["recipe"]): row for row in recorded["rows"] if row["seed"] == seed
     }
-    names = ("photos", "trained on", "measured on", "accuracy (95 %)", "macro-F1")
-    names += ("probe", "from scratch", "time")
+    names = ["photos", "trained on", "measured on", "accuracy (95 %)", "macro-F1"]
+    names += ["probe", "from scratch", "time"]
     lines = _table_head(names)
     for (data, name), row in by_recipe.items():
         if name != "default":
