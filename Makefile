@@ -57,6 +57,9 @@ format: install
 
 bench: install
 	$(BIN)/python tests/bench/startup.py --out docs/benchmarks/startup.json
+	$(BIN)/python tests/bench/demo.py --out docs/benchmarks/demo.json
+	test -z "$$FINETUNE_ASSETS" || $(BIN)/python tests/bench/default.py
+	$(BIN)/python docs/generate.py
 
 docs: install
 	$(BIN)/python docs/generate.py

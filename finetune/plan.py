@@ -82,7 +82,8 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
     machine = with_bf16_choice(machine, speed)
     resolved = resolve(_placed(recipe, index), data=facts, backbone=backbone, machine=machine)
     estimate = estimate_seconds(resolved, facts, speed, num_test=len(index.part("test")))
-    tell(RecipeResolved(describe_choices(resolved), estimate))
+    choices = {"input": model.preprocessing.describe(), **describe_choices(resolved)}
+    tell(RecipeResolved(choices, estimate))
     return Plan(resolved, index, model, machine, data_seconds, estimate)
 
 

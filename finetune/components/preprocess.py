@@ -161,6 +161,16 @@ class Preprocessing(Section):
         std = torch.tensor(self.std, dtype=torch.float32, device=batch.device).view(3, 1, 1)
         return batch.to(torch.float32).div_(255).sub_(mean).div_(std)
 
+    def describe(self) -> str:
+        """Say in a line what an image becomes, and where that comes from."""
+        _, height, width = self.input_size
+        mean = ", ".join(f"{value:g}" for value in self.mean)
+        std = ", ".join(f"{value:g}" for value in self.std)
+        return (
+            f"{height} x {width} px, {self.interpolation}, {self.crop_mode} {self.crop_pct:g}, "
+            f"mean {mean}, std {std} (from the weights)"
+        )
+
     def lost_fraction(self, width: int, height: int) -> float:
         """Tell what share of an image's pixels the geometry cuts off, in [0, 1).
 

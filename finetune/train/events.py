@@ -71,7 +71,7 @@ class RecipeResolved:
     """Every automatic value was chosen.
 
     Attributes:
-        reasons: Value and reason by dotted path.
+        reasons: Value and reason by dotted path; `input` says what an image becomes.
         estimate_seconds: What the run is expected to take from here; None where unknown.
     """
 

@@ -149,3 +149,11 @@ def test_the_transform_travels_to_another_process():
     transform = Preprocessing(input_size=(3, 32, 32)).transform()
     copy = pickle.loads(pickle.dumps(transform))
     assert torch.equal(copy(picture(50, 40)), transform(picture(50, 40)))
+
+
+def test_what_an_image_becomes_is_said_in_a_line() -> None:
+    preprocessing = Preprocessing(input_size=(3, 64, 96), crop_pct=0.9, mean=(0.5, 0.4, 0.25))
+    assert preprocessing.describe() == (
+        "64 x 96 px, bicubic, center 0.9, mean 0.5, 0.4, 0.25, std 0.229, 0.224, 0.225 "
+        "(from the weights)"
+    )
