@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if _COMPLETION_VARIABLE in os.environ:
         app(prog_name=_NAME)
     # Threads that wait shall sleep, not spin: the workers that decode need the cores. Training on
-    # two cores beside one busy process ran at 11 instead of 4 images/s (docs/adr/0006).
+    # two cores beside one busy process ran at 11 instead of 4 images/s (docs/adr/0007).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     debug = "--debug" in given
     try:
