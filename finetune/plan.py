@@ -16,7 +16,7 @@ from finetune.model.family import describe_backbone
 from finetune.recipe.check import find_foreign_problems
 from finetune.recipe.resolve import resolve
 from finetune.recipe.values import describe_choices
-from finetune.runtime.device import machine_facts
+from finetune.runtime.device import machine_facts, require_one_process
 from finetune.train.events import DataFound, OnEvent, RecipeResolved, Warned, progress_events
 from finetune.train.speed import estimate_seconds, measure_speed, with_bf16_choice
 
@@ -58,6 +58,7 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
     problems = find_foreign_problems(recipe)
     if problems:
         raise RecipeError(problems)
+    require_one_process()
     machine = machine_facts(recipe.runtime.device)
     started = time.perf_counter()
     found = index or index_source(_data_path(recipe))

@@ -19,6 +19,7 @@ __all__ = [
     "describe_environment",
     "machine_facts",
     "peak_memory_mib",
+    "require_one_process",
 ]
 
 _PACKAGES = (
@@ -74,6 +75,20 @@ def choose_device(wanted: str = "auto") -> Choice[str]:
             hint="use --device auto",
         )
     return Choice(f"cuda:{index}" if wanted.startswith("cuda") else wanted, "as asked for")
+
+
+def require_one_process() -> None:
+    """Refuse to run as one of several processes that would write into one folder.
+
+    Raises:
+        FinetuneError: `torchrun` or `accelerate launch` started more than one.
+    """
+    num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if num_processes > 1:
+        raise FinetuneError(
+            f"this was started in {num_processes} processes; a run uses one process and one device",
+            hint="start it without torchrun or accelerate launch",
+        )
 
 
 def available_cpus() -> int:

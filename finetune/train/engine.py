@@ -1,7 +1,7 @@
 """Accelerate, set up from a resolved recipe: device, precision, accumulation.
 
-One loop serves one CPU, one GPU, `torchrun` and `accelerate launch`; there is no distributed code
-of ours.
+One loop serves a CPU and a GPU in every precision; there is no placement code of ours. The loop
+gathers what several processes would compute, but a run still refuses to be started in several.
 """
 
 from __future__ import annotations

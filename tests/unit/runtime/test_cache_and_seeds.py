@@ -6,7 +6,12 @@ import pytest
 
 from finetune.errors import FinetuneError
 from finetune.runtime.cache import cache_folder, remember
-from finetune.runtime.device import available_cpus, choose_device, machine_facts
+from finetune.runtime.device import (
+    available_cpus,
+    choose_device,
+    machine_facts,
+    require_one_process,
+)
 from finetune.runtime.seeds import derive_seed
 
 
@@ -56,3 +61,16 @@ def test_every_choice_has_a_reason() -> None:
     assert facts.device_reason == "as asked for"
     assert facts.bf16_reason
     assert facts.num_cpus == available_cpus() >= 1
+
+
+def test_several_processes_are_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(FinetuneError, match="started in 4 processes") as caught:
+        require_one_process()
+    assert caught.value.hint == "start it without torchrun or accelerate launch"
+
+
+def test_one_process_of_a_launcher_is_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    require_one_process()
+    assert available_cpus() >= 1
