@@ -112,7 +112,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             DataError: An image cannot be read; names the files.
             NotFittedError: Before `fit` or `load`.
         """
-        answers: NDArray[np.str_] = self.classes_[self.predict_proba(X).argmax(axis=1)]
+        best = self.predict_proba(X).argmax(axis=1)
+        answers: NDArray[np.str_] = self.classes_[best]
         return answers
 
     def predict_proba(self, X: Source | Sequence[Any]) -> NDArray[np.float32]:

@@ -1,0 +1,139 @@
+"""`Classifier` keeps scikit-learn's estimator contract, over paths."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError as SklearnNotFittedError
+from sklearn.model_selection import cross_val_score
+from sklearn.utils.validation import check_is_fitted
+
+from finetune import Classifier, load
+from finetune.errors import DataError, FinetuneError, NotFittedError, RecipeError
+
+PROBE = {"augment": "none", "stages": [{"name": "head", "train": "head", "solver": "probe"}]}
+
+
+def make(**arguments: object) -> Classifier:
+    given = {"recipe": PROBE, "pretrained": False, "device": "cpu", **arguments}
+    return Classifier("test_resnet", **given)
+
+
+@pytest.fixture(scope="module")
+def pairs(tiny_folder: Path) -> tuple[list[Path], list[str]]:
+    paths = sorted(tiny_folder.glob("*/*.png"))
+    assert len(paths) == 36
+    return paths, [path.parent.name for path in paths]
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Classifier:
+    return make(out=tmp_path_factory.mktemp("classifier") / "run").fit(tiny_folder)
+
+
+def test_constructor_stores_and_a_clone_is_equal() -> None:
+    classifier = make(seed=3)
+    assert clone(classifier).get_params() == classifier.get_params()
+    assert classifier.set_params(seed=4).seed == 4
+
+
+def test_constructor_does_no_work() -> None:
+    assert Classifier("no_such_backbone", recipe="no such recipe").backbone == "no_such_backbone"
+
+
+def test_cross_validation_over_paths_works(
+    pairs: tuple[list[Path], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scores = cross_val_score(make(), *pairs, cv=2, error_score="raise")
+    assert scores.tolist() == [1.0, 1.0]
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_predictions_are_class_names(
+    fitted: Classifier, pairs: tuple[list[Path], list[str]]
+) -> None:
+    assert fitted.classes_.tolist() == ["blue", "green", "red"]
+    assert fitted.predict(pairs[0]).tolist() == pairs[1]
+    assert fitted.score(*pairs) == 1.0
+
+
+def test_probabilities_follow_the_order_of_classes(fitted: Classifier, tiny_folder: Path) -> None:
+    probs = fitted.predict_proba([tiny_folder / "red" / "red_00.png"])
+    assert probs.shape == (1, 3)
+    assert probs.dtype == np.float32
+    assert probs[0].argmax() == 2
+    assert probs.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_paths_images_and_arrays_are_the_same(fitted: Classifier, tiny_folder: Path) -> None:
+    path = tiny_folder / "green" / "green_03.png"
+    with Image.open(path) as image:
+        image.load()
+        given = [path, image, np.asarray(image)]
+        probs = fitted.predict_proba(given)
+    np.testing.assert_array_equal(probs[0], probs[1])
+    np.testing.assert_array_equal(probs[0], probs[2])
+
+
+@pytest.mark.parametrize("kind", ["text", "path"])
+def test_one_image_needs_no_list(fitted: Classifier, tiny_folder: Path, kind: str) -> None:
+    path = tiny_folder / "blue" / "blue_00.png"
+    assert fitted.predict(str(path) if kind == "text" else path).tolist() == ["blue"]
+
+
+def test_unreadable_images_are_named(fitted: Classifier, tmp_path: Path) -> None:
+    (tmp_path / "bad.jpg").write_text("no image")
+    with pytest.raises(DataError, match=r"1 of 1 images cannot be read: .*bad\.jpg: not an image"):
+        fitted.predict([tmp_path / "bad.jpg"])
+
+
+def test_evaluation_gives_frames(fitted: Classifier, tiny_folder: Path) -> None:
+    result = fitted.evaluate(tiny_folder)
+    assert result.figures.num_samples == 6
+    assert list(result.confusion.index) == ["blue", "green", "red"]
+    assert len(result.per_class) == 3
+    assert result.predictions["correct"].all()
+
+
+def test_saved_model_loads_and_answers_alike(
+    fitted: Classifier, pairs: tuple[list[Path], list[str]], tmp_path: Path
+) -> None:
+    fitted.save(tmp_path / "colours")
+    for loaded in (Classifier.load(tmp_path / "colours"), load(tmp_path / "colours", device="cpu")):
+        np.testing.assert_array_equal(
+            loaded.predict_proba(pairs[0][:3]), fitted.predict_proba(pairs[0][:3])
+        )
+
+
+def test_saving_never_replaces_what_is_no_model(fitted: Classifier, tmp_path: Path) -> None:
+    (tmp_path / "thesis.doc").write_text("mine")
+    with pytest.raises(FinetuneError, match="holds no model; it is not overwritten"):
+        fitted.save(tmp_path)
+    assert (tmp_path / "thesis.doc").read_text() == "mine"
+
+
+def test_answers_before_fit_are_refused() -> None:
+    with pytest.raises(NotFittedError, match="this Classifier is not fitted yet") as caught:
+        make().predict(["a.jpg"])
+    assert caught.value.hint == "call fit(data), or load a saved model"
+    with pytest.raises(SklearnNotFittedError):
+        check_is_fitted(make())
+
+
+def test_paths_without_labels_are_refused(pairs: tuple[list[Path], list[str]]) -> None:
+    with pytest.raises(DataError, match="paths need labels"):
+        make().fit(pairs[0])
+
+
+def test_labels_beside_a_folder_are_refused(tiny_folder: Path) -> None:
+    with pytest.raises(DataError, match="y is given beside a folder"):
+        make().fit(tiny_folder, ["a"])
+
+
+def test_wrong_recipe_is_told_when_fitting(tiny_folder: Path) -> None:
+    with pytest.raises(RecipeError, match="stages") as caught:
+        make(recipe={"stages": [{"name": "a", "train": "haed"}]}).fit(tiny_folder)
+    assert "head" in str(caught.value)
