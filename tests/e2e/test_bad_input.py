@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow  # each mistake is made in a process of its own
+
 SMALL = (
     "schema_version: 1\nname: small\nmodel: {backbone: test_resnet, pretrained: false}\n"
     "augment: light\nruntime: {precision: fp32, device: cpu}\n"
