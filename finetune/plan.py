@@ -79,7 +79,7 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
         tell(Warned(warning))
     facts = describe_data(index)
     backbone = describe_backbone(model.network, model.preprocessing)
-    speed = measure_speed(model, machine, channels_last=backbone.family != "vit")
+    speed = measure_speed(model, machine, channels_last=backbone.prefers_channels_last)
     machine = with_bf16_choice(machine, speed)
     resolved = resolve(_placed(recipe, index), data=facts, backbone=backbone, machine=machine)
     estimate = estimate_seconds(resolved, facts, speed, num_test=len(index.part("test")))

@@ -118,12 +118,20 @@ class BackboneFacts:
         has_batch_norm: Whether any module is a batch normalisation.
         num_depths: Number of coarse groups, the head not counted.
         crop_mode: How the weights' evaluation fits an image: `center`, `border` or `squash`.
+        is_narrow: Whether a strided 1 by 1 convolution has fewer than 16 input channels: torch 2.13
+            crashes in its backward pass on a CPU with channels last.
     """
 
     family: Literal["conv", "convnext", "vit", "hybrid"]
     has_batch_norm: bool
     num_depths: int
     crop_mode: Literal["center", "border", "squash"] = "center"
+    is_narrow: bool = False
+
+    @property
+    def prefers_channels_last(self) -> bool:
+        """Whether image tensors shall have their channels last."""
+        return self.family != "vit" and not self.is_narrow
 
 
 @dataclass(frozen=True, slots=True)

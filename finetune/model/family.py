@@ -18,6 +18,7 @@ from finetune.types import BackboneFacts
 __all__ = ["describe_backbone", "find_family"]
 
 Family = Literal["conv", "convnext", "vit", "hybrid"]
+_NARROW = 16  # input channels; of networks of 4 to 64 those of 8 and 12 crashed torch 2.13, not 16
 _FEW_CONVOLUTIONS = 4  # a patch embedding, or a short stem, beside attention or token mixing
 
 
@@ -28,6 +29,7 @@ def describe_backbone(network: Network, preprocessing: Preprocessing) -> Backbon
         has_batch_norm=any(is_batch_norm(module) for module in network.modules()),
         num_depths=num_depths(describe_parameters(network)),
         crop_mode=preprocessing.crop_mode,
+        is_narrow=any(_is_narrow(module) for module in network.modules()),
     )
 
 
@@ -43,3 +45,13 @@ def find_family(network: nn.Module) -> Family:
     if has_attention:
         return "hybrid"
     return "conv" if any(is_batch_norm(module) for module in modules) else "convnext"
+
+
+def _is_narrow(module: nn.Module) -> bool:
+    """Whether a module is a strided 1 by 1 convolution of fewer than 16 input channels."""
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (1, 1)
+        and max(module.stride) > 1
+        and module.in_channels < _NARROW
+    )

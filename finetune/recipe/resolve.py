@@ -210,6 +210,8 @@ def _choose_memory_format(backbone: BackboneFacts) -> Choice[MemoryFormat]:
     """Choose the layout of image tensors."""
     if backbone.family == "vit":
         return Choice("contiguous", "a transformer's work is on tokens, not on images")
+    if backbone.is_narrow:
+        return Choice("contiguous", "a narrow strided convolution crashes torch with channels last")
     return Choice("channels_last", "convolutions run faster with channels last")
 
 

@@ -54,3 +54,18 @@ def test_head_of_several_layers_refuses_a_fitted_one(make_network: MakeNetwork) 
 )
 def test_family_is_told_from_the_modules(make_network: MakeNetwork, name: str, family: str) -> None:
     assert find_family(make_network(name)) == family
+
+
+def test_narrow_strided_convolution_keeps_channels_first() -> None:
+    from timm.models.resnet import BasicBlock, ResNet
+
+    from finetune.model.backbone import preprocessing_of
+    from finetune.model.family import describe_backbone
+    from finetune.model.network import Network
+
+    narrow = ResNet(BasicBlock, [1, 1, 1, 1], channels=(8, 16, 24, 32), num_classes=3)
+    narrow.pretrained_cfg = {"input_size": (3, 64, 64)}
+    facts = describe_backbone(Network(narrow), preprocessing_of(narrow))
+    assert facts.family == "conv"
+    assert facts.is_narrow
+    assert not facts.prefers_channels_last
