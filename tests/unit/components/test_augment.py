@@ -385,7 +385,7 @@ def test_a_value_that_is_no_augmentation_is_refused():
 
 @pytest.mark.parametrize("preset", PRESETS, ids=PRESET_IDS)
 def test_presets_have_nothing_to_find_wrong(preset):
-    preset.check()
+    assert preset.check() is None
 
 
 def test_sections_load_without_albumentations(monkeypatch):

@@ -187,7 +187,9 @@ def test_classes_that_train_lacks_are_named(make, part):
 
 
 def test_a_class_missing_from_val_is_no_matter(make):
-    require_trainable(index_source(make("train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg")))
+    index = index_source(make("train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg"))
+    require_trainable(index)
+    assert index.classes == ("a", "b")
 
 
 def test_pairs_from_python_share_the_deepest_folder(make):

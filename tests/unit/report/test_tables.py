@@ -33,11 +33,10 @@ HARD = ("a,b", 'say "x"', "two\nlines", "cr\rhere", "Löwe", "true", "split")
 
 def outputs_of(predicted, labels, classes=CLASSES, *, errors=None, names=None):
     """Outputs whose probabilities are random float32 numbers with the likeliest class given."""
-    generator = np.random.default_rng(0)
-    probs = generator.dirichlet(np.ones(len(classes)), size=len(predicted)).astype(np.float32)
+    drawn = np.random.default_rng(0).dirichlet(np.ones(len(classes)), size=len(predicted))
+    probs = drawn.astype(np.float32)
     rows, best = np.arange(len(predicted)), probs.argmax(axis=1)
-    top = probs[rows, best].copy()
-    probs[rows, best], probs[rows, predicted] = probs[rows, predicted].copy(), top
+    probs[rows, best], probs[rows, predicted] = probs[rows, predicted], probs[rows, best]
     probs[list(errors or {})] = np.nan
     names = names or tuple(f"{row}.jpg" for row in range(len(predicted)))
     return Outputs(names, np.array(labels, np.int64), probs, tuple(classes), errors or {})
@@ -368,8 +367,8 @@ def test_top_k_beyond_the_classes_gives_all_classes():
 
 
 def test_an_unreadable_image_has_no_top_classes():
-    rows = prediction_rows(outputs_of([0], [-1], errors={0: "empty"}), top_k=1)
-    assert (rows[0]["top_1"], rows[0]["top_1_probability"]) == (None, None)
+    row = prediction_rows(outputs_of([0], [-1], errors={0: "empty"}), top_k=1)[0]
+    assert (row["top_1"], row["top_1_probability"]) == (None, None)
 
 
 def test_probabilities_that_are_not_finite_give_no_prediction():
@@ -380,9 +379,8 @@ def test_probabilities_that_are_not_finite_give_no_prediction():
 
 def test_no_images_give_a_header_and_no_row():
     empty = Outputs((), np.empty(0, np.int64), np.empty((0, 2), np.float32), CLASSES)
-    assert prediction_text(empty, kind="csv", top_k=1) == (
-        "path,predicted,probability,top_1,top_1_probability,p_ants,p_bees,error\n"
-    )
+    header = "path,predicted,probability,top_1,top_1_probability,p_ants,p_bees,error\n"
+    assert prediction_text(empty, kind="csv", top_k=1) == header
     assert prediction_text(empty, kind="jsonl") == ""
 
 
@@ -396,9 +394,7 @@ def test_the_ending_of_the_file_chooses_the_form(tmp_path):
 
 def test_another_ending_is_refused_with_the_allowed_ones(tmp_path):
     path = tmp_path / "a.xlsx"
-    with pytest.raises(FinetuneError) as caught:
+    sentence = f"cannot write predictions to {path}: its ending must be .csv or .jsonl"
+    with pytest.raises(FinetuneError, match=sentence) as caught:
         write_predictions(outputs_of([0], [-1]), path)
-    assert caught.value.message == (
-        f"cannot write predictions to {path}: its ending must be .csv or .jsonl"
-    )
     assert caught.value.hint == f"--out {tmp_path / 'a.csv'}"
