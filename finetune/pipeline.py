@@ -89,7 +89,7 @@ def run(
         check_free(out, overwrite=overwrite)
     planned = plan(recipe, on_event=tell, index=index)
     resolved = planned.recipe
-    path = out or next_run_path(planned.index.root, resolved.model.backbone)
+    path = out or next_run_path(resolved.data.path, resolved.model.backbone)
     folder = claim(path, overwrite=overwrite)
     log.open(folder)
     tell(RunStarted(str(folder.path), resolved.model.backbone, resolved.data.path))

@@ -59,11 +59,13 @@ def next_run_path(data: str | Path, backbone: str, *, root: Path = Path("runs"))
     """Give `runs/<data>-<backbone>-<NNN>` with the first number that is free.
 
     Args:
-        data: Path of the data; its last part without ending goes into the name.
+        data: Folder or CSV of the data; its name, a CSV's without ending, goes into the path's.
         backbone: Name of the backbone; a source before `:` and folders are dropped.
         root: Folder of all runs.
     """
-    stem = f"{_slug(Path(data).resolve().stem)}-{_slug(_backbone_stem(backbone))}"
+    place = Path(data).resolve()
+    name = place.stem if place.is_file() else place.name
+    stem = f"{_slug(name)}-{_slug(_backbone_stem(backbone))}"
     taken = {path.name for path in root.glob("*")} if root.is_dir() else set()
     number = 1
     while f"{stem}-{number:03d}" in taken:

@@ -13,6 +13,13 @@ def test_default_path_names_data_backbone_and_number(tmp_path: Path) -> None:
     assert path == tmp_path / "my_birds-net.x-001"
 
 
+def test_csv_gives_its_name_without_ending_and_a_folder_its_whole_name(tmp_path: Path) -> None:
+    (tmp_path / "birds.csv").touch()
+    (tmp_path / "birds.v2").mkdir()
+    assert next_run_path(tmp_path / "birds.csv", "net", root=tmp_path).name == "birds-net-001"
+    assert next_run_path(tmp_path / "birds.v2", "net", root=tmp_path).name == "birds.v2-net-001"
+
+
 def test_number_is_the_first_that_is_free(tmp_path: Path) -> None:
     (tmp_path / "birds-net-001").mkdir()
     assert next_run_path("birds", "net", root=tmp_path).name == "birds-net-002"
