@@ -53,6 +53,7 @@ class Sample:
         split: Part it belongs to; None until `split_index` has run.
         group: Images of one group stay in one part; None means a group of its own.
         digest: Hex digest of the file's bytes; None until `check_images` has run.
+        size_px: Width and height of the upright image; None until `check_images` has run.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class Sample:
     split: Split | None = None
     group: str | None = None
     digest: str | None = None
+    size_px: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,7 @@ def check_images(
         progress: Called with images done and images in all, in this thread.
 
     Returns:
-        The index with a digest in every sample; unreadable ones moved to `left_out` with their
+        The index with a digest and a size in every sample; unreadable ones moved to `left_out` with their
         reason; sentences on them and on copies among the warnings.
 
     Raises:
@@ -52,7 +52,7 @@ def check_images(
             if isinstance(result, UnreadableImageError):
                 damaged.append((sample, result.message))
             else:
-                kept.append(replace(sample, digest=result))
+                kept.append(result)
             if progress is not None:
                 progress(done, len(index.samples))
     _refuse_lost_classes(kept, damaged)
@@ -87,7 +87,7 @@ def num_leaked(index: Index, split: Split) -> int:
 
 def _check_all(
     samples: tuple[Sample, ...], max_pixels: int, workers: int
-) -> Generator[str | UnreadableImageError, None, None]:
+) -> Generator[Sample | UnreadableImageError, None, None]:
     """Check samples in order, in threads where more than one is wanted."""
     if workers < 2:
         yield from (_check_one(sample, max_pixels) for sample in samples)
@@ -96,12 +96,12 @@ def _check_all(
         yield from pool.map(lambda sample: _check_one(sample, max_pixels), samples)
 
 
-def _check_one(sample: Sample, max_pixels: int) -> str | UnreadableImageError:
-    """Give the digest of an image that decodes, or the reason why it does not."""
+def _check_one(sample: Sample, max_pixels: int) -> Sample | UnreadableImageError:
+    """Give a sample whose image decodes its digest and size, or the reason why it does not."""
     try:
         with open_image_file(sample.path) as file:
-            decode(file, max_pixels=max_pixels)
-            return _digest(file)
+            size = decode(file, max_pixels=max_pixels).size
+            return replace(sample, digest=_digest(file), size_px=size)
     except UnreadableImageError as error:
         return error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from finetune.components.preprocess import Preprocessing
 from finetune.data.check import check_images
 from finetune.data.split import split_index
 from finetune.types import DataFacts, Index, Progress
@@ -11,7 +12,7 @@ from finetune.types import DataFacts, Index, Progress
 if TYPE_CHECKING:
     from finetune.recipe.schema import DataSection
 
-__all__ = ["describe_data", "fingerprint", "prepare_data"]
+__all__ = ["describe_data", "fingerprint", "mean_lost_fraction", "prepare_data"]
 
 _FEW = 100  # images; below, starting processes costs more than decoding
 
@@ -58,3 +59,10 @@ def fingerprint(index: Index) -> str:
 
     rows = sorted(f"{sample.digest} {sample.split} {sample.label}" for sample in index.samples)
     return hashlib.blake2b("\n".join(rows).encode(), digest_size=16).hexdigest()
+
+
+def mean_lost_fraction(index: Index, preprocessing: Preprocessing) -> float:
+    """Give the mean share of an image's pixels that the input's geometry cuts off, in [0, 1)."""
+    sizes = [sample.size_px for sample in index.samples if sample.size_px is not None]
+    shares = [preprocessing.lost_fraction(width, height) for width, height in sizes]
+    return sum(shares) / len(shares) if shares else 0.0

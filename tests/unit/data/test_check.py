@@ -142,3 +142,30 @@ def test_samples_that_were_not_checked_are_no_duplicates(folder):
     index = index_source(folder)
     assert find_duplicates(index) == ()
     assert num_leaked(index, "test") == 0
+
+
+def test_every_sample_gets_its_upright_size(tmp_path):
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        Image.new("RGB", (40, 20)).save(tmp_path / label / "1.jpg", exif=exif)
+    index = check_images(index_source(tmp_path), max_pixels=10_000)
+    assert [sample.size_px for sample in index.samples] == [(20, 40), (20, 40)]
+
+
+def test_share_of_pixels_cut_off_is_a_mean_over_the_photos(tmp_path):
+    from PIL import Image
+
+    from finetune.components.preprocess import Preprocessing
+    from finetune.data.prepare import mean_lost_fraction
+
+    for label, size in (("a", (64, 64)), ("b", (128, 64))):
+        (tmp_path / label).mkdir()
+        Image.new("RGB", size).save(tmp_path / label / "1.png")
+    index = check_images(index_source(tmp_path), max_pixels=10_000)
+    whole = Preprocessing(input_size=(3, 64, 64), crop_pct=1.0)
+    assert mean_lost_fraction(index, whole) == 0.25
+    assert mean_lost_fraction(index_source(tmp_path), whole) == 0.0
