@@ -38,8 +38,8 @@ def check_images(
         progress: Called with images done and images in all, in this thread.
 
     Returns:
-        The index with a digest and a size in every sample; unreadable ones moved to `left_out` with their
-        reason; sentences on them and on copies among the warnings.
+        The index with a digest and a size in every sample; unreadable ones moved to `left_out` with
+        their reason; sentences on them and on copies among the warnings.
 
     Raises:
         DataError: No image of a class can be read.
