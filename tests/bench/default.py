@@ -32,6 +32,7 @@ def main() -> int:
     parser.add_argument("--sets", nargs="+", default=SETS)
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--scratch-epochs", type=int, help="as many as fine-tuning where absent")
     given = parser.parse_args()
     assets = Path(os.environ["FINETUNE_ASSETS"]).resolve()
     rows = json.loads(given.out.read_text())["rows"] if given.out.is_file() else []
@@ -41,7 +42,9 @@ def main() -> int:
         if (data, recipe, seed) in known:
             continue
         print(f"{data}, {recipe}, seed {seed}", flush=True)
-        epochs = epochs_of_default(rows, data) if recipe == "from-scratch" else None
+        epochs = None
+        if recipe == "from-scratch":
+            epochs = given.scratch_epochs or epochs_of_default(rows, data)
         rows.append(measure(assets, given.backbone, data, recipe, seed, epochs))
         given.out.write_text(json.dumps(document(rows, given.backbone), indent=1) + "\n")
         print(json.dumps(rows[-1]), flush=True)
@@ -130,7 +133,7 @@ def document(rows: list[dict[str, Any]], backbone: str) -> dict[str, Any]:
         "backbone": backbone,
         "notes": [
             "flowers-600: of each class of flowers the 120 training photos of least content digest",
-            "from-scratch has as many epochs as the fine-tuning beside it",
+            "epochs: passes over the training images by gradient; a probe has none",
             "a set without a test part shows validation, which chose the weights",
             "num_leaked: images of the part measured whose bytes are also in train",
         ],
