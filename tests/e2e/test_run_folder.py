@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from finetune.errors import TrainingError
 from finetune.pipeline import Run, run
 from finetune.recipe.load import load_recipe
 from finetune.train.events import EpochEnded, Event, RunEnded, StageStarted
@@ -190,3 +191,23 @@ def test_last_batch_of_one_image_does_not_break_batch_norm(make_run: MakeRun) ->
     )
     assert len(done.index.part("train")) == 24
     assert done.results["test"].figures.num_samples == 6
+
+
+def test_loss_that_leaves_the_numbers_stops_before_the_step(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    from finetune.model.backbone import create_backbone
+
+    start = create_backbone("test_resnet", pretrained=False).state_dict()
+    start["bn1.weight"].fill_(float("nan"))
+    save_file(start, tmp_path / "w.safetensors")
+    with pytest.raises(TrainingError) as caught:
+        make_run(
+            model={"backbone": "test_resnet", "weights": str(tmp_path / "w.safetensors")},
+            stages=[{"name": "full", "train": "all", "epochs": 1}],
+        )
+    assert caught.value.message == (
+        "the loss is nan in stage 'full', epoch 1, step 1; training stopped before that step"
+    )
+    assert caught.value.hint == "lower the stage's lr, or give training.clip_norm: 1.0"
+    assert caught.value.exit_code == 5
