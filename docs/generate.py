@@ -113,14 +113,17 @@ def results() -> str:
     for (data, name), row in by_recipe.items():
         if name != "default":
             continue
-        others = [by_recipe.get((data, other)) for other in ("probe", "from-scratch")]
+        probe = by_recipe.get((data, "probe"), {}).get("accuracy")
+        if probe is None and row["split"] == "val":
+            probe = row.get("probe_val_accuracy")  # of the probe that the same run began with
+        scratch = by_recipe.get((data, "from-scratch"), {}).get("accuracy")
         cells = [
             f"{data}, {row['num_classes']} classes",
             str(row["num_train"]),
             f"{row['num_samples']} {row['split']}",
             _accuracy(row),
             f"{row['macro_f1']:.3f}",
-            *(_percent(other["accuracy"]) if other else "" for other in others),
+            *("" if other is None else _percent(other) for other in (probe, scratch)),
             _duration(row["seconds"]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
