@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-# As the command line does, before torch is imported: beside other work, threads that spin while they
-# wait make a test of half a minute one of many.
+# As the command line does, before torch is imported: beside other work, threads that spin while
+# they wait make a test of half a minute one of many.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.pop("COLUMNS", None)  # pytest-xdist sets a width; what tests read has none
 
