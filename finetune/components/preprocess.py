@@ -1,4 +1,4 @@
-"""Preprocessing: from a decoded RGB image to what the network takes; it comes from the weights.
+"""Preprocessing: from a decoded image to what the network takes; it comes from the weights.
 
 Geometry is timm's own `create_transform` on the Pillow image, equal to it bit for bit; it leaves
 uint8, so that a batch travels small and is normalised in float32 on its device. Constants are
@@ -6,7 +6,7 @@ never assumed: of timm's pretrained configurations a third does not use ImageNet
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -22,10 +22,13 @@ __all__ = ["InputSpec", "Preprocessing"]
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 CropMode = Literal["center", "border", "squash"]
+Colour = Literal["grey", "rgb", "bands"]
+Channels = Literal[1, 3, 4]
 Pixels = Annotated[int, Field(ge=1, le=16_384)]
 
 # Pillow's own line between a large picture and a suspicious one; 256 MiB as RGB.
 _MOST_RESIZED_PIXELS = 89_478_485
+_COLOURS: dict[int, Colour] = {1: "grey", 3: "rgb", 4: "bands"}
 _CROP_MODES: dict[str, CropMode] = {"crop": "center", "pad": "border", "squash": "squash"}
 
 
@@ -39,7 +42,8 @@ class InputSpec:
         interpolation: Pillow's name of the weights' interpolation; used where an image grows.
         crop_mode: How evaluation brings an image to the input's shape (timm's word).
         crop_pct: Part of the resized image that evaluation keeps along each side.
-        fill: RGB of padded borders, 0 to 255.
+        channels: C of the image: 1 grey, 3 RGB, 4 bands as they are in the file.
+        fill: C values of padded borders, 0 to 255; one value stands for all.
     """
 
     height: int
@@ -47,7 +51,12 @@ class InputSpec:
     interpolation: str
     crop_mode: CropMode = "center"
     crop_pct: float = 1.0
-    fill: tuple[int, int, int] = (0, 0, 0)
+    channels: int = 3
+    fill: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        if len(self.fill) == 1:
+            object.__setattr__(self, "fill", self.fill * self.channels)
 
 
 class Preprocessing(Section):
@@ -58,15 +67,15 @@ class Preprocessing(Section):
         0.5
     """
 
-    input_size: tuple[Literal[3], Pixels, Pixels] = Field(
-        (3, 224, 224), description="Channels, height and width in pixels."
+    input_size: tuple[Channels, Pixels, Pixels] = Field(
+        (3, 224, 224), description="Channels (1, 3 or 4), height and width in pixels."
     )
-    mean: tuple[float, float, float] = Field(
-        (0.485, 0.456, 0.406), description="Mean of R, G, B for values in 0 to 1."
+    mean: tuple[float, ...] = Field(
+        (0.485, 0.456, 0.406), description="Mean of each channel for values in 0 to 1."
     )
-    std: tuple[
-        Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]
-    ] = Field((0.229, 0.224, 0.225), description="Standard deviation of R, G, B, same scale.")
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (0.229, 0.224, 0.225), description="Standard deviation of each channel, same scale."
+    )
     interpolation: Interpolation = Field("bicubic", description="Pillow's, with antialiasing.")
     crop_pct: float = Field(
         0.875, gt=0, le=4, description="Part of the resized side that the crop keeps."
@@ -75,48 +84,99 @@ class Preprocessing(Section):
         "center", description="center cuts the long side, border pads it, squash distorts."
     )
     exif: Literal["apply"] = Field("apply", description="The EXIF orientation is applied.")
-    colour: Literal["rgb"] = Field("rgb", description="Rules: finetune.data.decode.")
+    colour: Colour = Field(
+        "rgb", description="grey, rgb or bands, as the channels say: finetune.data.decode."
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _one_value_for_three(cls, values: Any) -> Any:
-        """Accept a mean or std of one value, which timm reads as the same for each channel."""
+    def _follow_the_channels(cls, values: Any) -> Any:
+        """Fill in what the channels decide; a mean or std of one value stands for all of them."""
         if not isinstance(values, Mapping):
             return values
+        channels = _channels_in(values)
+        if channels is None:
+            return values  # refused by the field
+        names = ("mean", "std")
+        given = {name: values.get(name, cls.model_fields[name].default) for name in names}
         wide = {
-            name: tuple(values[name]) * 3
-            for name in ("mean", "std")
-            if isinstance(values.get(name), list | tuple) and len(values[name]) == 1
+            name: _spread(found, channels)
+            for name, found in given.items()
+            if isinstance(found, list | tuple) and (len(found) == 1 or name not in values)
         }
-        return {**values, **wide}
+        return {"colour": _COLOURS[channels], **values, **wide}
+
+    @model_validator(mode="after")
+    def _agree_on_the_channels(self) -> Self:
+        """Refuse a mean, std or colour of another number of channels."""
+        for name, found in (("mean", self.mean), ("std", self.std)):
+            if len(found) != self.channels:
+                raise ValueError(
+                    f"{name} has {len(found)} values, input_size {self.input_size} asks for "
+                    f"{self.channels}"
+                )
+        if self.colour != _COLOURS[self.channels]:
+            raise ValueError(
+                f"colour {self.colour} contradicts input_size {self.input_size}, "
+                f"which is {_COLOURS[self.channels]}"
+            )
+        return self
 
     @classmethod
     def from_data_config(cls, config: Mapping[str, Any]) -> Self:
         """Read what `timm.data.resolve_model_data_config` gives.
 
+        A mean or std that is not of the input's channels becomes its own mean for each of them,
+        as in timm's `resolve_input_data_config`.
+
         Raises:
             pydantic.ValidationError: A value is outside what this package can do, such as an
-                input of one channel.
+                input of two channels.
         """
         names = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
-        return cls.model_validate({name: config[name] for name in names if name in config})
+        values = {name: config[name] for name in names if name in config}
+        channels = _channels_in(values) or 3
+        for name in {"mean", "std"} & values.keys():
+            values[name] = _spread(values[name], channels)
+        return cls.model_validate(values)
 
     def to_data_config(self) -> dict[str, Any]:
         """Give the keywords of `timm.data.create_transform`."""
         return self.model_dump(exclude={"exif", "colour"})
 
     @property
+    def channels(self) -> int:
+        """C: 1 grey, 3 RGB, 4 bands as they are in the file."""
+        return self.input_size[0]
+
+    @property
     def spec(self) -> InputSpec:
         """What augmentation must deliver."""
-        red, green, blue = (round(255 * value) for value in self.mean)
         return InputSpec(
             height=self.input_size[1],
             width=self.input_size[2],
             interpolation=self.interpolation,
             crop_mode=self.crop_mode,
             crop_pct=self.crop_pct,
-            fill=(red, green, blue),
+            channels=self.channels,
+            fill=tuple(round(255 * value) for value in self.mean),
         )
+
+    def with_channels(self, in_chans: int) -> Self:
+        """Change the number of channels, as timm does when it adapts RGB weights to them.
+
+        The mean and std of every channel become the mean of those there were.
+
+        Args:
+            in_chans: 1, 3 or 4.
+
+        Raises:
+            pydantic.ValidationError: Another number.
+        """
+        if in_chans == self.channels:
+            return self
+        config = {**self.to_data_config(), "input_size": (in_chans, *self.input_size[1:])}
+        return type(self).from_data_config(config)
 
     def with_resize(self, mode: Literal["crop", "pad", "squash"]) -> Self:
         """Change how an image comes to the input's shape.
@@ -134,8 +194,9 @@ class Preprocessing(Section):
         """Build timm's evaluation transform up to, and without, normalisation.
 
         Returns:
-            A callable: RGB Pillow image of any size → (3, H, W) uint8 tensor. Images so long that
-            timm's transform would fail on them or fill the memory are cut or shrunk beforehand.
+            A callable: Pillow image of any size → (C, H, W) uint8 tensor; its mode is L, RGB or,
+            for four bands, CMYK (`finetune.components.pixels`). Images so long that timm's
+            transform would fail on them or fill the memory are cut or shrunk beforehand.
         """
         from finetune.torchvision_ops import register_missing_ops
 
@@ -149,26 +210,27 @@ class Preprocessing(Section):
         """Scale to [0, 1], subtract the mean, divide by the standard deviation, on the device.
 
         Args:
-            batch: (B, 3, H, W) uint8.
+            batch: (B, C, H, W) uint8.
 
         Returns:
-            (B, 3, H, W) float32 on the same device, in the same memory format; on a CPU equal bit
+            (B, C, H, W) float32 on the same device, in the same memory format; on a CPU equal bit
             for bit to torchvision's `ToTensor` and `Normalize`, whose operations these are.
         """
         import torch
 
-        mean = torch.tensor(self.mean, dtype=torch.float32, device=batch.device).view(3, 1, 1)
-        std = torch.tensor(self.std, dtype=torch.float32, device=batch.device).view(3, 1, 1)
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=batch.device).view(-1, 1, 1)
+        std = torch.tensor(self.std, dtype=torch.float32, device=batch.device).view(-1, 1, 1)
         return batch.to(torch.float32).div_(255).sub_(mean).div_(std)
 
     def describe(self) -> str:
         """Say in a line what an image becomes, and where that comes from."""
-        _, height, width = self.input_size
+        channels, height, width = self.input_size
+        colour = {1: "grey, ", 3: "", 4: "4 bands, "}[channels]
         mean = ", ".join(f"{value:g}" for value in self.mean)
         std = ", ".join(f"{value:g}" for value in self.std)
         return (
-            f"{height} x {width} px, {self.interpolation}, {self.crop_mode} {self.crop_pct:g}, "
-            f"mean {mean}, std {std} (from the weights)"
+            f"{height} x {width} px, {colour}{self.interpolation}, "
+            f"{self.crop_mode} {self.crop_pct:g}, mean {mean}, std {std} (from the weights)"
         )
 
     def lost_fraction(self, width: int, height: int) -> float:
@@ -191,6 +253,20 @@ class Preprocessing(Section):
         choose = max if self.crop_mode == "border" else min
         ratio = choose(width / box_width, height / box_height)
         return width / ratio, height / ratio
+
+
+def _channels_in(values: Mapping[str, Any]) -> int | None:
+    """Read the number of channels from unchecked values: 3 where unsaid, None where no such."""
+    size = values.get("input_size", (3,))
+    channels = size[0] if isinstance(size, list | tuple) and size else None
+    return channels if isinstance(channels, int) and channels in _COLOURS else None
+
+
+def _spread(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """Give a value for each channel: the values themselves, or their mean for each."""
+    if len(values) == channels:
+        return tuple(values)
+    return (sum(values) / len(values),) * channels
 
 
 class _Geometry:
