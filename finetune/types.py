@@ -19,6 +19,7 @@ __all__ = [
     "Choice",
     "DataFacts",
     "Index",
+    "InputRequest",
     "LeftOut",
     "MachineFacts",
     "Outputs",
@@ -119,6 +120,7 @@ class BackboneFacts:
         family: `conv` (with batch norm), `convnext` (with layer norm), `vit` or `hybrid`.
         has_batch_norm: Whether any module is a batch normalisation.
         num_depths: Number of coarse groups, the head not counted.
+        num_blocks: Number of fine groups, the head not counted.
         crop_mode: How the weights' evaluation fits an image: `center`, `border` or `squash`.
         is_narrow: Whether a strided 1 by 1 convolution has fewer than 16 input channels: torch 2.13
             crashes in its backward pass on a CPU with channels last.
@@ -127,6 +129,7 @@ class BackboneFacts:
     family: Literal["conv", "convnext", "vit", "hybrid"]
     has_batch_norm: bool
     num_depths: int
+    num_blocks: int
     crop_mode: Literal["center", "border", "squash"] = "center"
     is_narrow: bool = False
 
@@ -134,6 +137,19 @@ class BackboneFacts:
     def prefers_channels_last(self) -> bool:
         """Whether image tensors shall have their channels last."""
         return self.family != "vit" and not self.is_narrow
+
+
+@dataclass(frozen=True, slots=True)
+class InputRequest:
+    """What a person wants of a network's input; None leaves it to the weights.
+
+    Attributes:
+        image_size: Height and width in pixels.
+        in_chans: Channels of an image.
+    """
+
+    image_size: tuple[int, int] | None = None
+    in_chans: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["default", "from-scratch", "gradual", "imbalanced", "probe", "small-data", "vit"]
 FACTS = {
     "data": DataFacts(600, 100, (300, 300)),
-    "backbone": BackboneFacts("conv", True, 7),
+    "backbone": BackboneFacts("conv", True, 7, 19),
     "machine": MachineFacts("cpu", "there is no other", False, 2),
 }
 

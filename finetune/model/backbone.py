@@ -9,15 +9,11 @@ one effect an import of this package has.
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from pydantic import ValidationError
 from safetensors import SafetensorError
 
-from finetune.components.preprocess import InputSpec, Preprocessing
 from finetune.errors import BackboneError, join_names, nearest
 from finetune.torchvision_ops import register_missing_ops
 
@@ -38,22 +34,30 @@ from timm.models import (  # noqa: E402
 from timm.models._manipulate import group_with_matcher  # noqa: E402
 
 from finetune.model.hub import weights_within_reach  # noqa: E402
+from finetune.model.state import fit_state  # noqa: E402
+
+# What timm, torch and safetensors were seen to raise where a model cannot be made.
+BUILD_FAILURES = (
+    *(AssertionError, KeyError, NotImplementedError, OSError, RuntimeError, TypeError),
+    *(ValueError, SafetensorError),
+)
 
 # A timm model: an nn.Module with `forward_features`, `forward_head`, `get_classifier`,
 # `reset_classifier` and `pretrained_cfg`, for which timm has no common type.
 TimmModel: TypeAlias = Any
 
 __all__ = [
+    "BUILD_FAILURES",
     "TimmModel",
     "build_on_meta",
     "canonical_name",
     "create_backbone",
+    "data_config",
     "group_names",
     "list_architectures",
-    "preprocessing_of",
     "pretrained_configs",
+    "rebuild_backbone",
     "save_backbone",
-    "train_spec",
     "why_not_loadable",
 ]
 
@@ -80,11 +84,8 @@ def create_backbone(
     """
     _check_name(name)
     from_source = pretrained and weights is None
-    arguments: dict[str, Any] = {}
-    if drop_rate:
-        arguments["drop_rate"] = drop_rate
-    if drop_path_rate:
-        arguments["drop_path_rate"] = drop_path_rate
+    given = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+    arguments: dict[str, Any] = {key: value for key, value in given.items() if value}
     with weights_within_reach(name, _pretrained_source(name) if from_source else {}):
         model = _create(name, pretrained=from_source, arguments=arguments)
     if weights is not None:
@@ -96,9 +97,37 @@ def _create(name: str, *, pretrained: bool, arguments: dict[str, Any]) -> TimmMo
     """Let timm create a model; what it raises becomes one sentence."""
     try:
         model: TimmModel = timm.create_model(name, pretrained=pretrained, **arguments)
-    except (RuntimeError, ValueError, TypeError, OSError, KeyError, SafetensorError) as error:
+    except BUILD_FAILURES as error:
         return _recover(error, name, arguments)
     return model
+
+
+def rebuild_backbone(
+    model: TimmModel, name: str, *, pretrained: bool, arguments: dict[str, Any]
+) -> TimmModel:
+    """Build the architecture of a model anew with other arguments, and carry its weights over.
+
+    timm does the carrying: it resamples position embeddings and adapts the first convolution.
+
+    Args:
+        model: From `create_backbone`.
+        name: What it was created from.
+        pretrained: Carry the weights over; otherwise the new ones are random.
+        arguments: Of the architecture: `img_size`, `in_chans`, `drop_rate`, `drop_path_rate`.
+
+    Raises:
+        Exception: One of `BUILDBUILD_FAILURES`, as timm raises it.
+    """
+    state = {"state_dict": model.state_dict(), "source": "", "custom_load": False}
+    rebuilt: TimmModel = timm.create_model(
+        name,
+        pretrained=pretrained,
+        pretrained_cfg_overlay={**state, "num_classes": model.num_classes} if pretrained else None,
+        num_classes=model.num_classes,
+        **arguments,
+    )
+    rebuilt.pretrained_cfg = rebuilt.default_cfg = model.pretrained_cfg
+    return rebuilt
 
 
 def canonical_name(name: str) -> str:
@@ -107,30 +136,10 @@ def canonical_name(name: str) -> str:
     return f"local-dir:{Path(place).resolve()}" if source == "local-dir" and place else name
 
 
-def preprocessing_of(model: TimmModel) -> Preprocessing:
-    """Take the preprocessing of a model from its weights' configuration.
-
-    The size is the one the weights were evaluated at (`test_input_size`) where they name one
-    (FixRes, 1906.06423).
-
-    Raises:
-        BackboneError: The weights want an input that this package cannot give.
-    """
-    config: dict[str, Any] = resolve_model_data_config(model, use_test_size=True)
-    try:
-        return Preprocessing.from_data_config(config)
-    except ValidationError as error:
-        raise BackboneError(
-            f"the weights want input {tuple(config['input_size'])}, which cannot be given: "
-            f"{error.errors()[0]['msg']}"
-        ) from error
-
-
-def train_spec(model: TimmModel, preprocessing: Preprocessing) -> InputSpec:
-    """Say what a training image must be: as evaluation, at the size the weights trained at."""
-    config: dict[str, Any] = resolve_model_data_config(model, use_test_size=False)
-    _, height, width = config["input_size"]
-    return replace(preprocessing.spec, height=int(height), width=int(width))
+def data_config(model: TimmModel, *, is_test: bool) -> dict[str, Any]:
+    """Give timm's data configuration of a model's weights, for evaluation or for training."""
+    config: dict[str, Any] = resolve_model_data_config(model, use_test_size=is_test)
+    return config
 
 
 def group_names(model: TimmModel, *, coarse: bool) -> dict[str, int] | None:
@@ -184,12 +193,12 @@ def list_architectures() -> tuple[str, ...]:
     return tuple(list_models())
 
 
-def build_on_meta(name: str) -> TimmModel:
+def build_on_meta(name: str, **arguments: Any) -> TimmModel:
     """Build an architecture without memory for its tensors; for counting, not for computing."""
     import torch
 
     with torch.device("meta"):
-        model: TimmModel = timm.create_model(name, pretrained=False)
+        model: TimmModel = timm.create_model(name, pretrained=False, **arguments)
     return model
 
 
@@ -257,15 +266,15 @@ def _recover(error: Exception, name: str, arguments: dict[str, Any]) -> TimmMode
     message = str(error)
     if arguments and isinstance(error, TypeError):
         raise BackboneError(
-            f"{name} does not take {join_names(list(arguments))}: {message.splitlines()[0]}",
-            hint="leave model.drop_rate and model.drop_path_rate out",
+            f"{name} does not take {join_names(list(arguments))}: {_first_line(error)}",
+            hint=f"leave {' and '.join(f'model.{key}' for key in arguments)} out",
         ) from error
     if source == "local-dir" and "state_dict" in message:
         model: TimmModel = timm.create_model(name, pretrained=False, **arguments)
         _load_file(model, _weights_in(Path(place)), name)
         return model
     raise BackboneError(
-        f"{name} cannot be loaded: {message.splitlines()[0] if message else type(error).__name__}",
+        f"{name} cannot be loaded: {_first_line(error)}",
         hint="finetune run --no-pretrained starts from random weights",
     ) from error
 
@@ -293,37 +302,15 @@ def _load_file(model: TimmModel, file: Path, name: str) -> None:
             f"{file} holds no weights that can be read safely: {_first_line(error)}",
             hint="give a .safetensors file, or a state dict without code",
         ) from error
-    wanted = model.state_dict()
-    classifier = tuple(_classifier_prefixes(model))
-    differing = [
-        key
-        for key in sorted(wanted.keys() | state.keys())
-        if not key.startswith(classifier)
-        and not key.endswith("num_batches_tracked")
-        and (key not in wanted or key not in state or wanted[key].shape != state[key].shape)
-    ]
+    fitting, differing = fit_state(model, state)
     if differing:
+        num_tensors = len(model.state_dict())
         raise BackboneError(
-            f"{file} does not fit {name}: {len(differing)} of {len(wanted)} tensors are missing, "
+            f"{file} does not fit {name}: {len(differing)} of {num_tensors} tensors are missing, "
             f"unknown or of another shape: {join_names(differing)}",
             hint="name the architecture that these weights were trained with: --backbone",
         )
-    fitting = {
-        key: value
-        for key, value in state.items()
-        if key in wanted and wanted[key].shape == value.shape
-    }
     model.load_state_dict(fitting, strict=False)
-
-
-def _classifier_prefixes(model: TimmModel) -> list[str]:
-    """Name the classifier's parameters by prefix, from the model and from its configuration."""
-    named = model.pretrained_cfg.get("classifier") or ()
-    names = {named} if isinstance(named, str) else set(named)
-    found = model.get_classifier()
-    wanted = {id(module) for module in (found if isinstance(found, (tuple, list)) else (found,))}
-    names |= {key for key, module in model.named_modules() if id(module) in wanted and key}
-    return sorted(f"{re.sub(r'[.]$', '', key)}." for key in names)
 
 
 def _first_line(error: Exception) -> str:

@@ -30,7 +30,7 @@ from finetune.components.heads import Head, LinearHead
 from finetune.components.preprocess import Preprocessing
 from finetune.errors import BackboneError, BundleError, join_names
 from finetune.model.backbone import create_backbone, save_backbone, why_not_loadable
-from finetune.model.network import Network, build_network
+from finetune.model.network import Network, build_network, has_classifier
 from finetune.runtime.files import make_folder
 from finetune.runtime.seeds import own_randomness
 from finetune.version import __version__
@@ -148,7 +148,12 @@ def _write(bundle: Bundle, folder: Path, head: Head) -> dict[str, Any]:
     )
     reason = why_not_loadable(network.backbone)
     if network.head is not None:
-        reason = f"the head is {head.kind}, which timm has no field for"
+        is_encoder = not has_classifier(network.backbone)
+        reason = (
+            "the architecture is an encoder, to which timm adds no classifier"
+            if is_encoder
+            else f"the head is {head.kind}, which timm has no field for"
+        )
     config = bundle.preprocessing.to_data_config()
     class_names = bundle.classes if network.head is None else None
     save_backbone(network.backbone, folder, class_names=class_names, config=config)
@@ -184,10 +189,10 @@ def _rebuild(
             f"{folder} cannot be rebuilt: {error.message}",
             hint="import the module that registers this architecture with timm first",
         ) from error
-    if head.kind == "linear":
-        _load_exactly(backbone, folder / "model.safetensors")
-        return Network(backbone)
     input_size = preprocessing.input_size
+    if head.kind == "linear" and has_classifier(backbone):
+        _load_exactly(backbone, folder / "model.safetensors")
+        return Network(backbone, num_classes=len(classes), input_size=input_size)
     network = build_network(backbone, head, num_classes=len(classes), input_size=input_size)
     _load_exactly(network, folder / "model.safetensors")
     return network

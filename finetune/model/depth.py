@@ -18,7 +18,7 @@ from finetune.types import ParamInfo
 if TYPE_CHECKING:
     from finetune.model.network import Network
 
-__all__ = ["describe_parameters", "is_batch_norm", "num_depths"]
+__all__ = ["describe_parameters", "is_batch_norm", "num_blocks", "num_depths"]
 
 _NORM_WORDS = ("Norm", "Affine", "LayerScale")  # timm's normalisation classes carry one of these
 
@@ -50,6 +50,11 @@ def describe_parameters(network: Network) -> tuple[ParamInfo, ...]:
 def num_depths(params: tuple[ParamInfo, ...]) -> int:
     """Count the coarse groups outside the head."""
     return len({param.depth for param in params if not param.is_head})
+
+
+def num_blocks(params: tuple[ParamInfo, ...]) -> int:
+    """Count the fine groups outside the head."""
+    return len({param.block for param in params if not param.is_head})
 
 
 def is_batch_norm(module: nn.Module) -> bool:

@@ -11,7 +11,7 @@ from typing import Literal
 from torch import nn
 
 from finetune.components.preprocess import Preprocessing
-from finetune.model.depth import describe_parameters, is_batch_norm, num_depths
+from finetune.model.depth import describe_parameters, is_batch_norm, num_blocks, num_depths
 from finetune.model.network import Network
 from finetune.types import BackboneFacts
 
@@ -24,10 +24,12 @@ _FEW_CONVOLUTIONS = 4  # a patch embedding, or a short stem, beside attention or
 
 def describe_backbone(network: Network, preprocessing: Preprocessing) -> BackboneFacts:
     """Say what the resolution of a recipe needs to know of a network."""
+    params = describe_parameters(network)
     return BackboneFacts(
         family=find_family(network),
         has_batch_norm=any(is_batch_norm(module) for module in network.modules()),
-        num_depths=num_depths(describe_parameters(network)),
+        num_depths=num_depths(params),
+        num_blocks=num_blocks(params),
         crop_mode=preprocessing.crop_mode,
         is_narrow=any(_is_narrow(module) for module in network.modules()),
     )

@@ -26,7 +26,7 @@ def extract_features(
     progress: Progress | None = None,
     total: int = 0,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Compute pooled features in eval mode, fp32, on the network's device.
+    """Compute what enters the head's last layers in eval mode, fp32, on the network's device.
 
     Args:
         network: On its device; it is left in eval mode.
@@ -43,7 +43,7 @@ def extract_features(
     rows: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.int64]] = []
     for images, batch_labels, _ in batches:
-        rows.append(network.features(normalize(images.to(device))).float().cpu().numpy())
+        rows.append(network.head_inputs(normalize(images.to(device))).float().cpu().numpy())
         labels.append(batch_labels.cpu().numpy())
         if progress:
             progress(sum(map(len, labels)), total)

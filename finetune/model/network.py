@@ -1,8 +1,14 @@
 """The network: a timm model and, where timm's own classifier does not do, a head of ours.
 
 With `head: linear` it is the timm model itself, so that what is saved is a plain timm model. Every
-other head stands on the features before the classifier. Inputs are normalised images, outputs
-logits; normalisation itself belongs to `Preprocessing`.
+other head stands on the pooled features, and so does the linear head of an encoder, which has no
+classifier. Inputs are normalised images, outputs logits; normalisation itself belongs to
+`Preprocessing`.
+
+What a probe fits is found by the way of the data, not by the kind of head: the layers of the head
+that give one value a class, and what enters them. Whatever timm calls its classifier (a linear
+layer, a convolution, a distilled pair, one layer a branch, a layer behind a normalisation), the
+logits are the mean of those layers' values, hence linear in their inputs taken together.
 """
 
 from __future__ import annotations
@@ -18,7 +24,9 @@ from finetune.model.backbone import TimmModel
 if TYPE_CHECKING:
     from finetune.components.heads import Head
 
-__all__ = ["Network", "build_network"]
+__all__ = ["Network", "build_network", "has_classifier"]
+
+InputSize = tuple[int, int, int]
 
 
 class Network(nn.Module):
@@ -27,14 +35,25 @@ class Network(nn.Module):
     Args:
         backbone: A timm model; with its classifier where `head` is None, without it otherwise.
         head: Module from features (B, D) to logits (B, K), or None for timm's own classifier.
+        num_classes: K.
+        input_size: (C, H, W) of the images it is made for.
     """
 
-    def __init__(self, backbone: TimmModel, head: nn.Module | None = None) -> None:
+    backbone_prefix = "backbone."  # of the backbone's parameters among the network's
+
+    def __init__(
+        self,
+        backbone: TimmModel,
+        head: nn.Module | None = None,
+        *,
+        num_classes: int,
+        input_size: InputSize,
+    ) -> None:
         super().__init__()
         self.backbone: TimmModel = backbone
         self.head = head
-
-    backbone_prefix = "backbone."  # of the backbone's parameters among the network's
+        self.num_classes = num_classes
+        self.input_size = input_size
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Compute logits (B, K) of normalised images (B, C, H, W)."""
@@ -45,12 +64,30 @@ class Network(nn.Module):
         return logits
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
-        """Compute pooled features (B, D): what the classifier sees."""
-        maps = self.backbone.forward_features(images)
-        pooled: torch.Tensor = self.backbone.forward_head(maps, pre_logits=True)
-        return pooled.flatten(1)
+        """Compute pooled features (B, D): what timm's classifier, or a head of ours, would see."""
+        return _pooled_features(self.backbone, images)
 
-    def head_modules(self) -> tuple[Any, ...]:
+    def head_inputs(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute what enters the layers that give the logits, side by side: (B, D).
+
+        Raises:
+            RecipeError: The head has no linear layer that gives one value a class.
+        """
+        layers = self._logit_layers()
+        caught: dict[int, torch.Tensor] = {}
+
+        def catch(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            caught[id(layer)] = _flat(inputs[0], is_map=isinstance(layer, nn.Conv2d))
+
+        handles = [layer.register_forward_pre_hook(catch) for layer in layers]
+        try:
+            self(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return torch.cat([caught[id(layer)] for layer in layers], dim=1)
+
+    def head_modules(self) -> tuple[nn.Module, ...]:
         """Give the modules whose parameters are the head."""
         if self.head is not None:
             return (self.head,)
@@ -58,70 +95,114 @@ class Network(nn.Module):
         return tuple(classifier) if isinstance(classifier, (tuple, list)) else (classifier,)
 
     def set_linear_head(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
-        """Put a fitted linear layer into the head; both classifiers of a distilled pair get it.
+        """Put a fitted linear map of `head_inputs` into the head.
 
         Args:
             weight: (K, D) float32.
             bias: (K,) float32.
 
         Raises:
-            RecipeError: The head of this backbone is not one linear layer.
+            RecipeError: The head has no linear layer that gives one value a class.
         """
-        modules = self.head_modules()
-        if not all(_is_linear(module) for module in modules):
-            kinds = ", ".join(sorted({type(module).__name__ for module in modules}))
-            raise RecipeError(
-                [Problem("stages", f"solver: probe fits a linear head, but this one is {kinds}")],
-                hint="train the head by gradient: {name: head, train: head, epochs: 3, lr: 1e-3}",
-            )
+        layers = self._logit_layers()
+        widths = [layer.weight[0].numel() for layer in layers]
         with torch.no_grad():
-            for module in modules:
-                module.weight.copy_(weight.reshape(module.weight.shape))
-                module.bias.copy_(bias)
+            for layer, part in zip(layers, torch.split(weight, widths, dim=1), strict=True):
+                layer.weight.copy_((part * len(layers)).reshape(layer.weight.shape))
+                layer.bias.copy_(bias)
+
+    def _logit_layers(self) -> tuple[Any, ...]:
+        """Find the linear layers whose mean is the logits; of a chain of layers it is the last."""
+        if self.head is not None and not isinstance(self.head, nn.Linear):
+            raise _not_linear(type(self.head).__name__)
+        layers = tuple(
+            module
+            for part in self.head_modules()
+            for module in part.modules()
+            if _num_outputs(module) == self.num_classes
+        )
+        if not layers:
+            raise _not_linear(", ".join(sorted({type(m).__name__ for m in self.head_modules()})))
+        return layers
 
 
 def build_network(
-    backbone: TimmModel, head: Head, *, num_classes: int, input_size: tuple[int, int, int]
+    backbone: TimmModel, head: Head, *, num_classes: int, input_size: InputSize
 ) -> Network:
     """Replace a backbone's classifier by a new head.
 
     Args:
-        backbone: A timm model with any classifier.
+        backbone: A timm model with any classifier, or with none.
         head: The head section of a recipe, or any object with its verb `build`.
         num_classes: K ≥ 2.
         input_size: (C, H, W) of the images it will see.
 
     Raises:
-        BackboneError: The model has neither a classifier nor pooled features.
+        BackboneError: The model gives no features that could be pooled.
     """
-    if head.kind == "linear":
-        _reset_classifier(backbone, num_classes)
-        return Network(backbone)
-    _reset_classifier(backbone, 0)
-    return Network(backbone, head.build(_feature_width(backbone, input_size), num_classes))
+    if head.kind == "linear" and has_classifier(backbone):
+        backbone.reset_classifier(num_classes)
+        return Network(backbone, num_classes=num_classes, input_size=input_size)
+    if has_classifier(backbone):
+        backbone.reset_classifier(0)
+    module = head.build(_feature_width(backbone, input_size), num_classes)
+    return Network(backbone, module, num_classes=num_classes, input_size=input_size)
 
 
-def _reset_classifier(backbone: TimmModel, num_classes: int) -> None:
-    """Let timm replace the classifier."""
-    if not hasattr(backbone, "reset_classifier"):
-        raise BackboneError(
-            f"{type(backbone).__name__} has no classifier that timm can replace",
-            hint="choose a backbone that `finetune backbones` lists",
-        )
-    backbone.reset_classifier(num_classes)
+def has_classifier(backbone: TimmModel) -> bool:
+    """Whether timm can replace the classifier; its encoders (`*_enc`) have none."""
+    return hasattr(backbone, "reset_classifier") and hasattr(backbone, "get_classifier")
+
+
+def _pooled_features(backbone: TimmModel, images: torch.Tensor) -> torch.Tensor:
+    """Compute features (B, D): pooled by timm's head; of an encoder their mean over places."""
+    maps: Any = backbone.forward_features(images)
+    if has_classifier(backbone):
+        pooled: torch.Tensor = backbone.forward_head(maps, pre_logits=True)
+        return pooled.flatten(1)
+    is_channels_first = maps.ndim == 4 and maps.shape[-1] != backbone.num_features
+    mean: torch.Tensor = (
+        maps.flatten(2).mean(2) if is_channels_first else maps.flatten(1, -2).mean(1)
+    )
+    return mean
 
 
 @torch.no_grad()
-def _feature_width(backbone: TimmModel, input_size: tuple[int, int, int]) -> int:
-    """Measure D, the width of the features before the classifier, on one blank image."""
+def _feature_width(backbone: TimmModel, input_size: InputSize) -> int:
+    """Measure D, the width of the pooled features, on one blank image."""
+    if not hasattr(backbone, "forward_features"):
+        raise BackboneError(
+            f"{type(backbone).__name__} gives no features that could be pooled",
+            hint="choose a backbone that `finetune backbones` lists",
+        )
     was_training = backbone.training
-    width = Network(backbone.eval()).features(torch.zeros(1, *input_size)).shape[1]
+    backbone.eval()
+    device = next(backbone.parameters()).device
+    width = _pooled_features(backbone, torch.zeros(1, *input_size, device=device)).shape[1]
     backbone.train(was_training)
     return int(width)
 
 
-def _is_linear(module: nn.Module) -> bool:
-    """Whether a classifier is one linear layer, written as Linear or as a 1 by 1 convolution."""
+def _flat(values: torch.Tensor, *, is_map: bool) -> torch.Tensor:
+    """Bring what enters a layer to (B, D) by the mean over places: a linear layer allows it."""
+    if is_map:
+        return values.flatten(2).mean(2)
+    return values.flatten(1, -2).mean(1) if values.ndim > 2 else values
+
+
+def _num_outputs(module: nn.Module) -> int:
+    """Count the outputs of a linear layer with a bias, or of a 1 by 1 convolution; 0 of others."""
     if isinstance(module, nn.Conv2d):
-        return module.kernel_size == (1, 1) and module.groups == 1 and module.bias is not None
-    return type(module) is nn.Linear and module.bias is not None
+        is_linear = module.kernel_size == (1, 1) and module.groups == 1
+        return module.out_channels if is_linear and module.bias is not None else 0
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        return module.out_features
+    return 0
+
+
+def _not_linear(kinds: str) -> RecipeError:
+    """Refuse a head that no linear fit can fill."""
+    return RecipeError(
+        [Problem("stages", f"solver: probe fits a linear head, but this one is {kinds}")],
+        hint="train the head by gradient: {name: head, train: head, epochs: 3, lr: 1e-3}",
+    )

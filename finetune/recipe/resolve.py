@@ -9,9 +9,10 @@ import math
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from finetune.components.policies import BlocksPolicy, LastPolicy
+from finetune.components.policies import BlocksPolicy, LastBlocksPolicy, LastPolicy
 from finetune.errors import Problem, RecipeError
 from finetune.recipe.schema import (
+    BatchNormMode,
     MemoryFormat,
     Precision,
     Recipe,
@@ -70,10 +71,12 @@ def resolve(
     for index, stage in enumerate(recipe.stages):
         epochs = _choose_stage_epochs(recipe, stage, data.num_train, images_per_step)
         decay = _choose_layer_decay(recipe, stage, backbone)
+        norm = _choose_batch_norm(stage, backbone)
         values = {
             **dict(stage),
             "epochs": _note(reasons, f"stages.{index}.epochs", epochs),
             "layer_decay": _note(reasons, f"stages.{index}.layer_decay", decay),
+            "batch_norm": _note(reasons, f"stages.{index}.batch_norm", norm),
         }
         stages.append(values)
     problems = [*_find_depth_problems(recipe, backbone), *_find_patience_problems(stages)]
@@ -171,6 +174,15 @@ def _choose_layer_decay(recipe: Recipe, stage: Stage, backbone: BackboneFacts) -
     return Choice(*_LAYER_DECAY[backbone.family])
 
 
+def _choose_batch_norm(stage: Stage, backbone: BackboneFacts) -> Choice[BatchNormMode]:
+    """Choose whether batch statistics of the blocks that train follow their batches."""
+    if stage.batch_norm != "auto":
+        return Choice(stage.batch_norm, "")
+    if stage.solver == "probe" or not backbone.has_batch_norm:
+        return Choice("trained", "")
+    return Choice("trained", "where a block trains, so do its statistics; frozen blocks hold still")
+
+
 def _choose_resize(recipe: Recipe, backbone: BackboneFacts) -> Choice[ResizeMode]:
     """Choose how images come to the input's shape: as the weights were evaluated."""
     if recipe.data.resize != "auto":
@@ -239,6 +251,10 @@ def _find_depth_problems(recipe: Recipe, backbone: BackboneFacts) -> Iterator[Pr
             yield Problem(
                 f"{place}.last", message, hint=f"write all, or {{last: {depths}}} at most"
             )
+        if isinstance(policy, LastBlocksPolicy) and policy.last_blocks > backbone.num_blocks:
+            message = f"the backbone has {backbone.num_blocks} blocks, not {policy.last_blocks}"
+            hint = f"write all, or {{last_blocks: {backbone.num_blocks}}} at most"
+            yield Problem(f"{place}.last_blocks", message, hint=hint)
         blocks = policy.blocks if isinstance(policy, BlocksPolicy) else ()
         for block in (block for block in blocks if block != "stem" and block >= depths):
             message = (

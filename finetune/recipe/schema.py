@@ -50,9 +50,11 @@ Auto = Literal["auto"]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Epochs = Annotated[WholeNumber, Field(ge=1, le=10_000)]
 LayerDecay = Annotated[Number, Field(gt=0, le=1)]
+Pixels = Annotated[WholeNumber, Field(ge=8, le=4_096)]
 Workers = Annotated[WholeNumber, Field(ge=0, le=256)]
 ResizeMode = Literal["crop", "pad", "squash"]
 Precision = Literal["fp32", "bf16", "fp16"]
+BatchNormMode = Literal["trained", "frozen"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 
 SELECTION_METRICS = tuple(f"val_{name}" for name in METRICS)
@@ -113,6 +115,16 @@ SelectionMetric = Annotated[
 Device = Annotated[str, Field(pattern=_DEVICE), BeforeValidator(_device)]
 
 
+def _two_sides(value: Any) -> Any:
+    """Read one number as both sides of a square."""
+    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+ImageSize = Annotated[
+    tuple[Pixels, Pixels], BeforeValidator(_two_sides, json_schema_input_type=Pixels | list[Pixels])
+]
+
+
 class ModelSection(Section):
     """The network: a pretrained backbone and a new head."""
 
@@ -124,6 +136,13 @@ class ModelSection(Section):
     pretrained: bool = Field(True, description="Load pretrained weights.")
     weights: str | None = Field(None, description="A weights file instead of the backbone's own.")
     head: Head = Field(LinearHead(), description="What turns features into logits.")
+    image_size: ImageSize | None = Field(
+        None,
+        description="Height and width in pixels, or one number for both; of the weights if absent.",
+    )
+    in_chans: Literal[1, 3, 4] | None = Field(
+        None, description="Channels: 1 grey, 3 RGB, 4 as they are; of the weights if absent."
+    )
     drop_rate: Fraction = Field(0.0, description="Dropout before the classifier, in training.")
     drop_path_rate: Fraction = Field(0.0, description="Stochastic depth, in training.")
 
@@ -188,8 +207,8 @@ class Stage(Section):
     warmup_fraction: Fraction = Field(
         0.1, description="Part of the stage's steps with a linearly rising rate."
     )
-    batch_norm: Literal["trained", "frozen"] = Field(
-        "trained", description="Statistics of the blocks that train; frozen blocks never move."
+    batch_norm: BatchNormMode | Auto = Field(
+        "auto", description="Statistics of the blocks that train; frozen blocks never move."
     )
     early_stopping: EarlyStopping | None = Field(None, description="Off unless given.")
 
@@ -341,6 +360,7 @@ class ResolvedStage(Stage):
 
     epochs: Epochs
     layer_decay: LayerDecay
+    batch_norm: BatchNormMode
 
 
 class ResolvedRuntimeSection(RuntimeSection):

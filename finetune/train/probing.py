@@ -70,7 +70,7 @@ def _check_linear(session: Session, probe: Probe) -> None:
     network = session.network.eval()
     with torch.inference_mode():
         batch = session.preprocessing.normalize(images[:4].to(session.accelerator.device))
-        expected = probe.probabilities(network.features(batch).float().cpu().numpy())
+        expected = probe.probabilities(network.head_inputs(batch).float().cpu().numpy())
         found = network(batch).float().softmax(dim=1).cpu().numpy()
     if not np.allclose(expected, found, atol=1e-3):
         raise RecipeError(

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from finetune.components.heads import LinearHead
-from finetune.model.backbone import create_backbone, preprocessing_of
+from finetune.model.backbone import create_backbone
+from finetune.model.input import preprocessing_of
 from finetune.model.network import Network, build_network
 
 MakeNetwork = Callable[..., Network]

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from finetune.errors import BackboneError
-from finetune.model.backbone import create_backbone, preprocessing_of, why_not_loadable
+from finetune.model.backbone import create_backbone, why_not_loadable
+from finetune.model.input import preprocessing_of
 
 
 def test_unknown_architecture_names_the_nearest() -> None:

@@ -10,8 +10,8 @@ import torch
 
 from finetune.components.heads import LinearHead, MlpHead
 from finetune.errors import BundleError
-from finetune.model.backbone import preprocessing_of
 from finetune.model.bundle import Bundle, load_bundle, save_bundle
+from finetune.model.input import preprocessing_of
 from finetune.model.network import Network
 from tests.unit.model.conftest import MakeNetwork
 
@@ -85,7 +85,8 @@ from pathlib import Path
 import torch
 
 from finetune.components.heads import LinearHead
-from finetune.model.backbone import create_backbone, preprocessing_of
+from finetune.model.backbone import create_backbone
+from finetune.model.input import preprocessing_of
 from finetune.model.bundle import Bundle, load_bundle, save_bundle
 from finetune.model.network import build_network
 from timm.models import build_model_with_cfg, register_model

@@ -13,6 +13,7 @@ COMMON = {
     "num_train": 600,
     "family": "conv",
     "num_depths": 7,
+    "num_blocks": 19,
     "crop_mode": "center",
     "device": "cpu",
     "has_fast_bf16": False,
@@ -32,6 +33,7 @@ def resolved() -> Callable[..., ResolvedRecipe]:
             family=values["family"],
             has_batch_norm=values["family"] == "conv",
             num_depths=values["num_depths"],
+            num_blocks=values["num_blocks"],
             crop_mode=values["crop_mode"],
         )
         machine = MachineFacts(

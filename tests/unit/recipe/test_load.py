@@ -327,7 +327,7 @@ def test_the_last_of_two_flags_stands():
         (
             "stages.1.train.lst=2",
             "stages.1.train: unknown value 'lst'; allowed: all, bias, head, norm, {blocks: …}, "
-            "{last_blocks: …}, {last: …}, {match: …}, from --set (did you mean last?)",
+            "{last_blocks: …}, {last: …}, {lora: …}, {match: …}, from --set (did you mean last?)",
         ),
     ],
 )

@@ -16,7 +16,8 @@ from finetune.recipe.schema import (
 )
 
 TRAIN = (
-    "`all`, `bias`, `{blocks: …}`, `head`, `{last_blocks: …}`, `{last: …}`, `{match: …}`, `norm`"
+    "`all`, `bias`, `{blocks: …}`, `head`, `{last_blocks: …}`, `{last: …}`, `{lora: …}`, "
+    "`{match: …}`, `norm`"
 )
 
 

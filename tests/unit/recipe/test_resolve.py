@@ -70,6 +70,9 @@ def test_every_automatic_value_has_a_reason(resolved):
         "stages.1.layer_decay": (
             "a convolutional network with batch normalisation: every depth at the full rate"
         ),
+        "stages.1.batch_norm": (
+            "where a block trains, so do its statistics; frozen blocks hold still"
+        ),
         "data.resize": "as the weights were evaluated",
         "runtime.device": "auto: it is there",
         "runtime.precision": "it was measured",
@@ -83,6 +86,7 @@ def test_what_a_person_wrote_stands_and_has_no_reason(resolved):
         "default",
         "stages.1.epochs=3",
         "stages.1.layer_decay=0.5",
+        "stages.1.batch_norm=frozen",
         "data.resize=pad",
         "runtime={device: 'cuda:1', precision: fp16, memory_format: contiguous, workers: 3}",
     )
@@ -198,7 +202,7 @@ def test_accumulated_batches_make_one_step():
 
 FACTS = {
     "data": DataFacts(600, 100, (300, 300)),
-    "backbone": BackboneFacts("conv", True, 7),
+    "backbone": BackboneFacts("conv", True, 7, 19),
     "machine": MachineFacts("cpu", "there is no other", False, 2),
 }
 
@@ -221,13 +225,18 @@ def test_a_probe_has_no_reasons_and_one_pass(resolved):
             "{blocks: [stem, 7]}",
             "stages.0.train.blocks: the backbone has no coarse group 7; they are stem and 1 to 6",
         ),
+        (
+            "{last_blocks: 20}",
+            "stages.0.train.last_blocks: the backbone has 19 blocks, not 20 "
+            "(write all, or {last_blocks: 19} at most)",
+        ),
     ],
 )
 def test_a_stage_deeper_than_the_backbone_is_refused(resolved, train, expected):
     assert messages(resolved, stage("epochs: 1"), f"stages.0.train={train}") == [expected]
 
 
-@pytest.mark.parametrize("train", ["{last: 7}", "{blocks: [stem, 6]}", "{last_blocks: 40}"])
+@pytest.mark.parametrize("train", ["{last: 7}", "{blocks: [stem, 6]}", "{last_blocks: 19}"])
 def test_a_stage_as_deep_as_the_backbone_is_resolved(resolved, train):
     recipe = resolved(stage("epochs: 1"), f"stages.0.train={train}")
     assert recipe.stages[0].train == load_recipe(recipe).stages[0].train

@@ -85,7 +85,7 @@ def test_all_problems_are_told_at_once():
         "seed: must be at least 0, got -1",
         "stages.0.name: 1 to 40 letters, digits, - and _ make a name, got 'a b'",
         "stages.0.train: unknown value 'haed'; allowed: all, bias, head, norm, {blocks: …}, "
-        "{last_blocks: …}, {last: …}, {match: …} (did you mean head?)",
+        "{last_blocks: …}, {last: …}, {lora: …}, {match: …} (did you mean head?)",
         "stages.0.lr: expected a number, got 'fast'",
         "stages.0.epoch: unknown value 'epoch' (did you mean epochs?)",
         "training.batch_size: must be at least 1, got 0",

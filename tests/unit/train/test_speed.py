@@ -17,7 +17,7 @@ DATA = DataFacts(num_train=100, num_val=20, class_counts=(50, 50))
 
 def resolved(**values: object) -> ResolvedRecipe:
     recipe = load_recipe({"data": {"path": "photos"}, **values})
-    backbone = BackboneFacts(family="conv", has_batch_norm=True, num_depths=5)
+    backbone = BackboneFacts(family="conv", has_batch_norm=True, num_depths=5, num_blocks=9)
     return resolve(recipe, data=DATA, backbone=backbone, machine=MACHINE)
 
 
