@@ -7,12 +7,13 @@ script and notebook on every system.
 """
 
 import hashlib
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from finetune.data.decode import UnreadableImageError, decode, open_image_file, quiet
 from finetune.data.words import counted
@@ -21,19 +22,28 @@ from finetune.types import Index, LeftOut, Progress, Sample, Split
 
 __all__ = ["check_images", "find_duplicates", "num_leaked"]
 
+Check: TypeAlias = Callable[[Sample], Sample | UnreadableImageError]
+
 _DIGEST_BYTES = 16  # 128 bits: no two of a billion files meet by chance
 _BLOCK_BYTES = 1 << 20
 _MANY = 0.01  # of a part: copies can lift its accuracy by as much
 
 
 def check_images(
-    index: Index, *, max_pixels: int, workers: int = 0, progress: Progress | None = None
+    index: Index,
+    *,
+    max_pixels: int,
+    channels: int = 3,
+    workers: int = 0,
+    progress: Progress | None = None,
 ) -> Index:
     """Decode every image of an index and digest its bytes.
 
     Args:
         index: As `index_source` gives it.
         max_pixels: Images with more pixels are unreadable.
+        channels: What the network takes: 1 grey, 3 RGB, 4 bands; images are decoded as it will see
+            them.
         workers: Threads that decode; 0 and 1 use none. The result does not depend on it.
         progress: Called with images done and images in all, in this thread.
 
@@ -47,7 +57,8 @@ def check_images(
     kept: list[Sample] = []
     damaged: list[tuple[Sample, str]] = []
     # Careful: filters of warnings belong to the process, so they are set once around all threads.
-    with quiet(), closing(_check_all(index.samples, max_pixels, workers)) as results:
+    check = partial(_check_one, max_pixels=max_pixels, channels=channels)
+    with quiet(), closing(_check_all(index.samples, check, workers)) as results:
         for done, (sample, result) in enumerate(zip(index.samples, results, strict=True), start=1):
             if isinstance(result, UnreadableImageError):
                 damaged.append((sample, result.message))
@@ -86,21 +97,21 @@ def num_leaked(index: Index, split: Split) -> int:
 
 
 def _check_all(
-    samples: tuple[Sample, ...], max_pixels: int, workers: int
+    samples: tuple[Sample, ...], check: Check, workers: int
 ) -> Generator[Sample | UnreadableImageError, None, None]:
     """Check samples in order, in threads where more than one is wanted."""
     if workers < 2:
-        yield from (_check_one(sample, max_pixels) for sample in samples)
+        yield from map(check, samples)
         return
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(lambda sample: _check_one(sample, max_pixels), samples)
+        yield from pool.map(check, samples)
 
 
-def _check_one(sample: Sample, max_pixels: int) -> Sample | UnreadableImageError:
+def _check_one(sample: Sample, *, max_pixels: int, channels: int) -> Sample | UnreadableImageError:
     """Give a sample whose image decodes its digest and size, or the reason why it does not."""
     try:
         with open_image_file(sample.path) as file:
-            size = decode(file, max_pixels=max_pixels).size
+            size = decode(file, max_pixels=max_pixels, channels=channels).size
             return replace(sample, digest=_digest(file), size_px=size)
     except UnreadableImageError as error:
         return error

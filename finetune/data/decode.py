@@ -9,6 +9,11 @@
 - Of 16 bits the upper eight count, as Pillow does for colour. 32-bit integers within 0 to 65535 are
   16-bit values. Floats within 0 to 1 are scaled by 255, within 0 to 255 rounded. What lies outside
   these ranges is stretched from its minimum to its maximum; NaN counts as 0.
+- What a network of one channel takes is the luma of that colour, as Pillow's mode L has it
+  (ITU-R 601-2); an image that is grey stays as it is.
+- A network of four channels takes the four bands of a file as they are: nothing is composited,
+  converted or multiplied, whatever the file says that they mean. A file of another number of bands
+  is refused. They travel in mode CMYK, whose bands Pillow resizes each on its own.
 - Colour profiles are ignored, as in the training of timm's weights.
 - An image with more than `max_pixels` is refused from its header, before it takes memory.
 """
@@ -26,13 +31,15 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from finetune.components.pixels import MODES, to_picture
+from finetune.data.bands import why_not_four, with_plain_bands
 from finetune.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-__all__ = ["UnreadableImageError", "decode", "open_image_file", "quiet", "to_rgb_image"]
+__all__ = ["UnreadableImageError", "decode", "open_image_file", "quiet", "to_image"]
 
 # HEIF is there where the user has registered a plugin for it.
 _FORMATS = (
@@ -50,60 +57,69 @@ _DAMAGE = (
     *(OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error),
 )
 _ORIENTATION_TAG = 0x0112  # of EXIF and TIFF
+_ARRAYS = {
+    1: "a grey image is uint8 of shape (height, width) or (height, width, 1)",
+    3: "an image is uint8 of shape (height, width, 3) in RGB order",
+    4: "an image of four bands is uint8 of shape (height, width, 4)",
+}
 
 
 class UnreadableImageError(DataError):
     """A file is no image that can be read; the message is the reason, without the path."""
 
 
-def decode(source: "Path | BinaryIO | bytes", *, max_pixels: int) -> "Image":
-    """Decode an image fully: RGB, upright, by the rules of this module.
+def decode(source: "Path | BinaryIO | bytes", *, max_pixels: int, channels: int = 3) -> "Image":
+    """Decode an image fully: upright, of so many channels, by the rules of this module.
 
     Args:
         source: A path, an open binary file at its start, or the bytes of a file.
         max_pixels: Largest width times height, as the header says.
+        channels: What the network takes: 1 grey, 3 RGB, 4 bands.
 
     Returns:
-        A Pillow image of mode RGB that needs no file any more.
+        A Pillow image of mode L, RGB or CMYK that needs no file any more.
 
     Raises:
         UnreadableImageError: It cannot be read; the message is the reason, without the path.
     """
     if isinstance(source, bytes):
-        return decode(BytesIO(source), max_pixels=max_pixels)
+        return decode(BytesIO(source), max_pixels=max_pixels, channels=channels)
     if isinstance(source, Path):
         with open_image_file(source) as file:
-            return decode(file, max_pixels=max_pixels)
+            return decode(file, max_pixels=max_pixels, channels=channels)
     with quiet():
-        return _decode_file(source, max_pixels)
+        return _decode_file(source, max_pixels, channels)
 
 
-def to_rgb_image(value: object) -> "Image":
+def to_image(value: object, *, channels: int = 3) -> "Image":
     """Take an image that a Python user holds, by the rules of this module.
 
     Args:
-        value: A Pillow image of any mode, or an (H, W, 3) uint8 RGB array.
+        value: A Pillow image of any mode, or an (H, W, C) uint8 array: RGB where C is 3, and (H, W)
+            as well where it is 1.
+        channels: C, what the network takes: 1 grey, 3 RGB, 4 bands.
+
+    Returns:
+        A Pillow image of mode L, RGB or CMYK.
 
     Raises:
         DataError: It is neither.
-        UnreadableImageError: A Pillow image that cannot be loaded.
+        UnreadableImageError: A Pillow image that cannot be loaded, or is not of four bands.
     """
     from PIL import Image
 
     if isinstance(value, Image.Image):
         with quiet():
-            return _loaded(value)
+            return _loaded(value, channels)
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is None or dtype is None:
         raise DataError(f"an image is a Pillow image or an array, not {type(value).__name__}")
-    if str(dtype) != "uint8" or len(shape) != 3 or shape[2] != 3 or 0 in shape:
-        raise DataError(
-            f"an array of an image is uint8 of shape (height, width, 3) in RGB order, "
-            f"not {dtype} of shape {tuple(shape)}"
-        )
+    depths = ((), (1,)) if channels == 1 else ((channels,),)
+    if str(dtype) != "uint8" or len(shape) < 2 or shape[2:] not in depths or 0 in shape:
+        raise DataError(f"an array of {_ARRAYS[channels]}, not {dtype} of shape {tuple(shape)}")
     import numpy as np
 
-    return Image.fromarray(np.ascontiguousarray(value))
+    return to_picture(np.asarray(value).reshape(*shape[:2], channels))
 
 
 @contextmanager
@@ -142,10 +158,12 @@ def _silence_log() -> None:
     logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-def _decode_file(file: BinaryIO, max_pixels: int) -> "Image":
+def _decode_file(file: BinaryIO, max_pixels: int, channels: int) -> "Image":
     """Decode an open file, its damage turned into a reason."""
     from PIL import Image, UnidentifiedImageError
 
+    if channels == 4:
+        file = with_plain_bands(file)
     try:
         image = Image.open(file, formats=_formats())
     except UnidentifiedImageError as error:
@@ -158,7 +176,7 @@ def _decode_file(file: BinaryIO, max_pixels: int) -> "Image":
         num_pixels = image.width * image.height
         if num_pixels > max_pixels:
             raise UnreadableImageError(f"has {num_pixels} pixels, the limit is {max_pixels}")
-        return _loaded(image)
+        return _loaded(image, channels)
 
 
 @cache
@@ -170,13 +188,16 @@ def _formats() -> list[str]:
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
-def _loaded(image: "Image") -> "Image":
-    """Load the pixels, turn them upright, make them RGB; no metadata stays."""
+def _loaded(image: "Image", channels: int) -> "Image":
+    """Load the pixels, turn them upright, make them what is wanted; no metadata stays."""
     if 0 in image.size:
         raise UnreadableImageError("has no pixels")
+    reason = why_not_four(image) if channels == 4 else None
+    if reason:
+        raise UnreadableImageError(reason)
     try:
         image.load()
-        picture = _upright(_to_rgb(image), _orientation(image))
+        picture = _upright(_to_channels(image, channels), _orientation(image))
     except _DAMAGE as error:
         raise UnreadableImageError(_damage_reason(error)) from error
     # Careful: what kept its EXIF would be turned again by the next who reads it.
@@ -208,6 +229,19 @@ def _upright(image: "Image", orientation: object) -> "Image":
     }
     method = methods.get(orientation) if isinstance(orientation, int) else None
     return image if method is None else image.transpose(method)
+
+
+def _to_channels(image: "Image", channels: int) -> "Image":
+    """Make an image grey, RGB or four plain bands."""
+    if channels == 4:
+        from PIL import Image
+
+        # Careful: convert would composite or invert; the bands themselves are wanted.
+        return image if image.mode == MODES[4] else Image.merge(MODES[4], image.split())
+    if channels == 1 and image.mode == MODES[1] and not image.has_transparency_data:
+        return image
+    colour = _to_rgb(image)
+    return colour if channels == 3 else colour.convert(MODES[1])
 
 
 def _to_rgb(image: "Image") -> "Image":

@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from finetune.components.pipelines import AugmentFunction
+from finetune.components.pixels import to_array
 from finetune.data.decode import UnreadableImageError, decode
 from finetune.errors import DataError
 from finetune.runtime.seeds import derive_seed
@@ -35,7 +36,7 @@ __all__ = [
     "make_loader",
 ]
 
-Item = tuple[torch.Tensor, int, int]  # (3, H, W) uint8, label, position
+Item = tuple[torch.Tensor, int, int]  # (C, H, W) uint8, label, position
 
 _NOTE = "finetune-error: "  # opens the line that carries an error out of a worker
 _MOST_WORKERS = 8  # more wait for each other's disk and memory; PyTorch's own examples use 4 to 8
@@ -64,9 +65,10 @@ class EvalImages(Dataset[Item]):
 
     Args:
         samples: N samples.
-        transform: RGB Pillow image → (3, H, W) uint8 tensor.
+        transform: Pillow image → (C, H, W) uint8 tensor.
         classes: K class names; the label of a sample is its index here, -1 where it has none.
         max_pixels: Images with more pixels are not decoded.
+        channels: C: 1 grey, 3 RGB, 4 bands.
     """
 
     def __init__(
@@ -75,17 +77,20 @@ class EvalImages(Dataset[Item]):
         transform: "Callable[[Image], torch.Tensor]",
         classes: Sequence[str],
         max_pixels: int,
+        *,
+        channels: int = 3,
     ) -> None:
         self._samples = tuple(samples)
         self._transform = transform
         self._labels = _labels(samples, classes)
         self._max_pixels = max_pixels
+        self._channels = channels
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, position: int) -> Item:
-        image = _read(self._samples[position], self._max_pixels)
+        image = _read(self._samples[position], self._max_pixels, self._channels)
         return self._transform(image), self._labels[position], position
 
 
@@ -101,6 +106,7 @@ class TrainImages(Dataset[Item]):
         classes: K class names; the label of a sample is its index here.
         seed: The seed of the run.
         max_pixels: Images with more pixels are not decoded.
+        channels: C of what the augmentation takes and gives: 1 grey, 3 RGB, 4 bands.
     """
 
     def __init__(
@@ -110,12 +116,15 @@ class TrainImages(Dataset[Item]):
         classes: Sequence[str],
         seed: int,
         max_pixels: int,
+        *,
+        channels: int = 3,
     ) -> None:
         self._samples = tuple(samples)
         self._augment = augment
         self._labels = _labels(samples, classes)
         self._seed = seed
         self._max_pixels = max_pixels
+        self._channels = channels
         self._epoch = torch.zeros(2, dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
@@ -127,13 +136,11 @@ class TrainImages(Dataset[Item]):
         return len(self._samples)
 
     def __getitem__(self, index: int) -> Item:
-        import numpy as np
-
         repetition, position = divmod(index, len(self._samples))
         sample = self._samples[position]
         stage_index, epoch = self._epoch.tolist()
         seed = derive_seed(self._seed, "augment", stage_index, epoch, position, repetition)
-        pixels = np.array(_read(sample, self._max_pixels))
+        pixels = to_array(_read(sample, self._max_pixels, self._channels))
         try:
             changed = self._augment(pixels, seed=seed)
         except DataError as error:
@@ -199,7 +206,7 @@ def make_loader(
         device: A torch device string; on cuda, batches are pinned.
 
     Returns:
-        Batches of (B, 3, H, W) uint8 images, (B,) int64 labels, (B,) int64 positions.
+        Batches of (B, C, H, W) uint8 images, (B,) int64 labels, (B,) int64 positions.
     """
     num_samples = len(dataset)  # type: ignore[arg-type]
     is_single = num_samples > 1 and num_samples % batch_size == 1
@@ -233,10 +240,10 @@ def choose_workers(num_cpus: int, num_samples: int) -> Choice[int]:
     return Choice(workers, f"{num_cpus} cores, one of them trains")
 
 
-def _read(sample: Sample, max_pixels: int) -> "Image":
+def _read(sample: Sample, max_pixels: int, channels: int) -> "Image":
     """Decode a sample's file, or name it."""
     try:
-        return decode(sample.path, max_pixels=max_pixels)
+        return decode(sample.path, max_pixels=max_pixels, channels=channels)
     except UnreadableImageError as error:
         raise LoadingError(
             f"{sample.path} can no longer be read: {error.message}",

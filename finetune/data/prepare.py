@@ -21,6 +21,7 @@ def prepare_data(
     index: Index,
     section: DataSection,
     *,
+    channels: int = 3,
     seed: int = 0,
     num_cpus: int = 1,
     progress: Progress | None = None,
@@ -30,6 +31,7 @@ def prepare_data(
     Args:
         index: What `index_source` found.
         section: Which parts to carve, and how large an image may be.
+        channels: What the network takes: 1 grey, 3 RGB, 4 bands.
         seed: Seed of the split.
         num_cpus: Cores to decode with.
         progress: Called with images done and images in all.
@@ -38,7 +40,13 @@ def prepare_data(
         DataError: The data cannot be used as it is; the sentence names the files.
     """
     workers = num_cpus if len(index.samples) > _FEW else 0
-    checked = check_images(index, max_pixels=section.max_pixels, workers=workers, progress=progress)
+    checked = check_images(
+        index,
+        max_pixels=section.max_pixels,
+        channels=channels,
+        workers=workers,
+        progress=progress,
+    )
     return split_index(
         checked, val_fraction=section.val_fraction, test_fraction=section.test_fraction, seed=seed
     )

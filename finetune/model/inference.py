@@ -7,7 +7,7 @@ predicted. Nothing here depends on batch size or on the number of workers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from finetune.data.decode import UnreadableImageError, decode, to_rgb_image
+from finetune.data.decode import UnreadableImageError, decode, to_image
 from finetune.model.family import find_family
 from finetune.types import Outputs
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+    from finetune.components.preprocess import Preprocessing
     from finetune.model.bundle import Bundle
     from finetune.types import Progress, Sample
 
@@ -61,7 +62,8 @@ def predict(
 
     Args:
         bundle: The model.
-        items: Paths, Pillow images, or HWC uint8 RGB arrays.
+        items: Paths, Pillow images, or HWC uint8 arrays of the network's channels: RGB where it
+            takes three.
         names: A name for each; the path, or its position, where None.
         options: How it runs.
         progress: Called with images done and images in all.
@@ -124,11 +126,12 @@ class _Images(Dataset[tuple[int, torch.Tensor | None, str]]):
     def __init__(
         self,
         items: Sequence[ImageLike],
-        transform: Callable[[Image], torch.Tensor],
+        preprocessing: Preprocessing,
         max_pixels: int,
     ) -> None:
         self.items = items
-        self.transform = transform
+        self.transform = preprocessing.transform()
+        self.channels = preprocessing.channels
         self.max_pixels = max_pixels
 
     def __len__(self) -> int:
@@ -138,9 +141,9 @@ class _Images(Dataset[tuple[int, torch.Tensor | None, str]]):
         item = self.items[position]
         try:
             image = (
-                decode(item, max_pixels=self.max_pixels)
+                decode(item, max_pixels=self.max_pixels, channels=self.channels)
                 if isinstance(item, Path)
-                else to_rgb_image(item)
+                else to_image(item, channels=self.channels)
             )
         except UnreadableImageError as error:
             return position, None, error.message
@@ -149,7 +152,7 @@ class _Images(Dataset[tuple[int, torch.Tensor | None, str]]):
 
 def _loader(bundle: Bundle, items: Sequence[ImageLike], options: InferenceOptions) -> Any:
     """Load batches of (positions, uint8 images, reasons by position)."""
-    dataset = _Images(items, bundle.preprocessing.transform(), options.max_pixels)
+    dataset = _Images(items, bundle.preprocessing, options.max_pixels)
     return DataLoader(
         dataset,
         batch_size=options.batch_size,

@@ -73,15 +73,22 @@ def make_inputs(
     max_pixels = recipe.data.max_pixels
     batch_size = recipe.training.batch_size
     workers, device = recipe.runtime.workers, recipe.runtime.device
+    channels = preprocessing.channels
     images = TrainImages(
-        train, recipe.augment.build(train_spec), index.classes, recipe.seed, max_pixels
+        train,
+        recipe.augment.build(train_spec),
+        index.classes,
+        recipe.seed,
+        max_pixels,
+        channels=channels,
     )
     balanced = recipe.training.sampler == "balanced"
     weights = balanced_weights(train, index.classes, counts) if balanced else None
     sampler = EpochSampler(len(train), recipe.seed, weights=weights)
 
     def plain(samples: tuple[Sample, ...]) -> Loader:
-        dataset = EvalImages(samples, preprocessing.transform(), index.classes, max_pixels)
+        transform = preprocessing.transform()
+        dataset = EvalImages(samples, transform, index.classes, max_pixels, channels=channels)
         return make_loader(dataset, batch_size=batch_size, workers=workers, device=device)
 
     return Inputs(

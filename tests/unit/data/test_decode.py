@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from finetune.data.decode import UnreadableImageError, decode, to_rgb_image
+from finetune.data.decode import UnreadableImageError, decode, to_image
 from finetune.errors import DataError
 
 LIMIT = 10_000_000
@@ -81,7 +81,7 @@ def test_the_result_is_not_turned_a_second_time():
     exif = Image.Exif()
     exif[0x0112] = 6
     once = decode(encoded(Image.fromarray(RAMP), exif=exif.tobytes()), max_pixels=LIMIT)
-    assert np.array_equal(np.asarray(to_rgb_image(once)), np.asarray(once))
+    assert np.array_equal(np.asarray(to_image(once)), np.asarray(once))
 
 
 def test_damaged_exif_is_ignored():
@@ -331,14 +331,14 @@ def test_the_error_travels_between_processes():
 
 
 def test_an_array_is_taken_as_it_is():
-    assert np.array_equal(np.asarray(to_rgb_image(RAMP[:, ::-1])), RAMP[:, ::-1])
+    assert np.array_equal(np.asarray(to_image(RAMP[:, ::-1])), RAMP[:, ::-1])
 
 
 def test_a_pillow_image_follows_the_same_rules_and_is_not_changed():
     exif = Image.Exif()
     exif[0x0112] = 6
     given = Image.open(io.BytesIO(encoded(Image.fromarray(RAMP), exif=exif.tobytes())))
-    assert to_rgb_image(given).size == (4, 6)
+    assert to_image(given).size == (4, 6)
     assert given.size == (6, 4)
     assert given.getexif()[0x0112] == 6
 
@@ -346,12 +346,12 @@ def test_a_pillow_image_follows_the_same_rules_and_is_not_changed():
 def test_a_damaged_pillow_image_has_a_reason():
     data = encoded(Image.effect_noise((64, 64), 90).convert("RGB"))
     with pytest.raises(UnreadableImageError, match="truncated: image file is truncated"):
-        to_rgb_image(Image.open(io.BytesIO(data[: len(data) // 2])))
+        to_image(Image.open(io.BytesIO(data[: len(data) // 2])))
 
 
 def test_a_pillow_image_without_pixels_has_a_reason():
     with pytest.raises(UnreadableImageError, match="has no pixels"):
-        to_rgb_image(Image.new("RGB", (0, 5)))
+        to_image(Image.new("RGB", (0, 5)))
 
 
 @pytest.mark.parametrize(
@@ -377,5 +377,92 @@ def test_a_pillow_image_without_pixels_has_a_reason():
 )
 def test_anything_else_is_told_what_an_image_is(value, message):
     with pytest.raises(DataError) as caught:
-        to_rgb_image(value)
+        to_image(value)
     assert caught.value.message == message
+
+
+def test_one_channel_is_the_luma_of_the_colour():
+    image = decode(encoded(Image.fromarray(RAMP)), max_pixels=LIMIT, channels=1)
+    assert image.mode == "L"
+    assert np.array_equal(np.asarray(image), np.asarray(Image.fromarray(RAMP).convert("L")))
+
+
+def test_one_channel_of_a_grey_image_is_the_image():
+    grey = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    image = decode(encoded(Image.fromarray(grey)), max_pixels=LIMIT, channels=1)
+    assert np.array_equal(np.asarray(image), grey)
+
+
+def test_one_channel_of_16_bits_is_its_upper_eight():
+    deep = np.arange(0, 65_536, 256, dtype=np.uint16).reshape(16, 16) + 200
+    image = decode(encoded(Image.fromarray(deep)), max_pixels=LIMIT, channels=1)
+    assert np.array_equal(np.asarray(image).ravel(), np.arange(256))
+
+
+def test_one_channel_of_what_cannot_be_seen_through_is_composited_on_white():
+    half = Image.new("LA", (2, 2), (0, 0))
+    assert decode(encoded(half), max_pixels=LIMIT, channels=1).getpixel((0, 0)) == 255
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_four_bands_are_taken_as_they_are_with_nothing_composited(kind):
+    bands = np.random.default_rng(0).integers(0, 256, (4, 6, 4), dtype=np.uint8)
+    options = {"WEBP": {"lossless": True, "exact": True}}.get(kind, {})
+    data = encoded(Image.frombytes("RGBA", (6, 4), bands.tobytes()), kind, **options)
+    image = decode(data, max_pixels=LIMIT, channels=4)
+    assert image.mode == "CMYK"
+    assert np.array_equal(np.asarray(image), bands)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "CMYK"])
+def test_four_bands_come_out_upright(mode):
+    bands = np.random.default_rng(0).integers(0, 256, (4, 6, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.frombytes(mode, (4, 6), np.ascontiguousarray(np.rot90(bands)).tobytes())
+    data = encoded(stored, "TIFF", exif=exif.tobytes())
+    assert np.array_equal(np.asarray(decode(data, max_pixels=LIMIT, channels=4)), bands)
+
+
+@pytest.mark.parametrize(
+    ("mode", "bands"),
+    [("RGB", "3 bands"), ("L", "1 band"), ("P", "1 band"), ("LA", "2 bands"), ("I;16", "1 band")],
+)
+def test_another_number_of_bands_than_four_is_refused(mode, bands):
+    with pytest.raises(UnreadableImageError) as caught:
+        decode(encoded(Image.new(mode, (4, 6))), max_pixels=LIMIT, channels=4)
+    assert caught.value.message == f"has {bands}, the network takes 4"
+
+
+def test_four_bands_of_a_path_are_those_of_its_bytes(tmp_path):
+    data = encoded(Image.new("RGBA", (4, 6), (1, 2, 3, 4)))
+    path = tmp_path / "bands.png"
+    path.write_bytes(data)
+    assert decode(path, max_pixels=LIMIT, channels=4).getpixel((0, 0)) == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((4, 6), 1), ((4, 6, 1), 1), ((4, 6, 4), 4)])
+def test_an_array_of_the_networks_channels_is_taken_as_it_is(shape, channels):
+    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    image = to_image(array, channels=channels)
+    assert image.mode == {1: "L", 4: "CMYK"}[channels]
+    assert np.array_equal(np.asarray(image).ravel(), array.ravel())
+
+
+def test_a_pillow_image_of_four_bands_is_taken_as_it_is():
+    image = to_image(Image.new("RGBA", (4, 6), (9, 8, 7, 6)), channels=4)
+    assert image.getpixel((0, 0)) == (9, 8, 7, 6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels", "words"),
+    [
+        ((4, 6, 3), 1, "a grey image is uint8 of shape (height, width) or (height, width, 1)"),
+        ((4, 6, 3), 4, "an image of four bands is uint8 of shape (height, width, 4)"),
+        ((4, 6), 4, "an image of four bands is uint8 of shape (height, width, 4)"),
+    ],
+)
+def test_an_array_of_other_channels_is_told_what_is_wanted(shape, channels, words):
+    with pytest.raises(DataError) as caught:
+        to_image(np.zeros(shape, np.uint8), channels=channels)
+    assert caught.value.message == f"an array of {words}, not uint8 of shape {shape}"
