@@ -71,6 +71,7 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
     index = prepare_data(
         found,
         recipe.data,
+        channels=model.preprocessing.channels,
         seed=recipe.seed,
         num_cpus=machine.num_cpus,
         progress=progress_events("check", tell),
