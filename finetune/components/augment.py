@@ -22,7 +22,7 @@ from finetune.components.pipelines import (
 )
 from finetune.components.preprocess import InputSpec
 from finetune.components.section import Number, Section
-from finetune.components.steps import make_steps, refusals
+from finetune.components.steps import find_unfit, make_steps, refusals
 from finetune.errors import Problem, RecipeError
 
 __all__ = [
@@ -83,7 +83,6 @@ class _Preset(Section):
         import cv2
 
         shape = spec.width / spec.height
-        change = (max(0.0, 1 - self.colour), 1 + self.colour)
         steps = [
             A.RandomResizedCrop(
                 size=(spec.height, spec.width),
@@ -99,13 +98,7 @@ class _Preset(Section):
                 border_mode=cv2.BORDER_REFLECT_101,
                 p=0.5 if self.rotate_degrees else 0.0,
             ),
-            A.ColorJitter(
-                brightness=change,
-                contrast=change,
-                saturation=change,
-                hue=(0.0, 0.0),  # a hue tells classes of flowers and fruit apart
-                p=0.8 if self.colour else 0.0,  # 2002.05709
-            ),
+            self._change_of_colour(A, spec.channels),
             A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 1.5), p=self.blur),
             A.Erasing(scale=(0.02, 0.25), ratio=(0.3, 3.3), fill=spec.fill, p=self.erase),
         ]
@@ -114,6 +107,23 @@ class _Preset(Section):
     def failures(self) -> tuple[type[Exception], ...]:
         """Name no error: a preset takes every image."""
         return ()
+
+    def _change_of_colour(self, library: Any, channels: int) -> Any:
+        """Change brightness and contrast, and saturation where there are colours."""
+        p = 0.8 if self.colour else 0.0  # 2002.05709
+        if channels == 4:  # which ColorJitter refuses
+            limit = (-self.colour, self.colour)
+            return library.RandomBrightnessContrast(
+                brightness_limit=limit, contrast_limit=limit, brightness_by_max=False, p=p
+            )
+        change = (max(0.0, 1 - self.colour), 1 + self.colour)
+        return library.ColorJitter(
+            brightness=change,
+            contrast=change,
+            saturation=change if channels == 3 else (1.0, 1.0),
+            hue=(0.0, 0.0),  # a hue tells classes of flowers and fruit apart
+            p=p,
+        )
 
 
 class LightAugment(_Preset):
@@ -194,8 +204,11 @@ class AlbumentationsAugment(Section):
         """Build the pipeline.
 
         Raises:
-            RecipeError: As `check` does.
+            RecipeError: As `check` does, and where a step cannot take the input's channels.
         """
+        found = [] if spec.channels == 3 else self._unfit(spec)
+        if found:
+            raise RecipeError(found)
         return NamedPipeline(self, spec, keeps_shape=False)
 
     def compose(self, spec: InputSpec) -> Any:
@@ -207,7 +220,14 @@ class AlbumentationsAugment(Section):
         import cv2
         from albumentations.augmentations.crops.transforms import CropSizeError
 
-        return (ArithmeticError, LookupError, TypeError, ValueError, CropSizeError, cv2.error)
+        of_python = (ArithmeticError, LookupError, NotImplementedError, TypeError, ValueError)
+        return (*of_python, CropSizeError, cv2.error)
+
+    def _unfit(self, spec: InputSpec) -> list[Problem]:
+        """Find the steps that cannot take images of the input's channels."""
+        failures = self.failures()
+        library = _albumentations()
+        return find_unfit(self._steps(), "augment.transforms", spec, failures, library=library)
 
     def _steps(self) -> list[Any]:
         """Make the transforms, or raise all problems at once."""
@@ -223,8 +243,8 @@ class PythonAugment(Section):
     """An augmentation given from Python: never from YAML.
 
     `function` is an albumentations pipeline, an object with `build(spec)`, or a callable from HWC
-    uint8 RGB to the same; it receives `seed=` where it has such a parameter. Where it does not give
-    the input's size, the geometry of evaluation follows it.
+    uint8 to the same, RGB where the network takes three channels; it receives `seed=` where it has
+    such a parameter. Where it does not give the input's size, the geometry of evaluation follows.
     """
 
     kind: Literal["python"] = "python"

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from finetune.components.pixels import to_array, to_picture
 from finetune.components.preprocess import InputSpec, Preprocessing
 from finetune.errors import DataError
 
@@ -24,7 +25,7 @@ __all__ = ["AugmentFunction", "EvaluationGeometry", "NamedPipeline", "PythonPipe
 
 
 class AugmentFunction(Protocol):
-    """What `build` gives: HWC uint8 RGB of any size → HWC uint8 RGB of the input's size."""
+    """What `build` gives: HWC uint8 of any size → HWC uint8 of the input's size, C as before."""
 
     def __call__(self, image: "Pixels", *, seed: int) -> "Pixels":
         """Change one image; the same seed gives the same pixels."""
@@ -47,11 +48,10 @@ class EvaluationGeometry:
     """The geometry of evaluation as an augmentation: deterministic, antialiased by Pillow."""
 
     def __init__(self, spec: InputSpec) -> None:
-        red, green, blue = (value / 255 for value in spec.fill)
         self._transform = Preprocessing.model_validate(
             {
-                "input_size": (3, spec.height, spec.width),
-                "mean": (red, green, blue),
+                "input_size": (spec.channels, spec.height, spec.width),
+                "mean": tuple(value / 255 for value in spec.fill),
                 "interpolation": spec.interpolation,
                 "crop_mode": spec.crop_mode,
                 "crop_pct": spec.crop_pct,
@@ -60,9 +60,7 @@ class EvaluationGeometry:
 
     def __call__(self, image: "Pixels", *, seed: int = 0) -> "Pixels":
         """Give the image as evaluation would see it; the seed changes nothing."""
-        from PIL import Image
-
-        pixels: Pixels = self._transform(Image.fromarray(image)).permute(1, 2, 0).numpy()
+        pixels: Pixels = self._transform(to_picture(image)).permute(1, 2, 0).numpy()
         return pixels
 
 
@@ -153,17 +151,19 @@ def _finished(result: Any, spec: InputSpec, finish: Callable[["Pixels"], "Pixels
     """Check that an augmentation gave an image, and bring it to the input's size."""
     import numpy as np
 
+    if spec.channels == 1 and getattr(result, "ndim", None) == 2:
+        result = result[:, :, None]
     is_image = (
         isinstance(result, np.ndarray)
         and result.dtype == np.uint8
         and result.ndim == 3
-        and result.shape[2] == 3
+        and result.shape[2] == spec.channels
     )
     if not is_image:
         seen = f"{getattr(result, 'dtype', type(result).__name__)} {getattr(result, 'shape', '')}"
         raise DataError(
             f"the augmentation gave {seen.strip()}; it must give uint8 of shape "
-            "(height, width, 3): normalisation comes from the weights, on the device"
+            f"(height, width, {spec.channels}): normalisation comes from the weights, on the device"
         )
     if result.shape[:2] == (spec.height, spec.width):
         return np.ascontiguousarray(result)
@@ -178,16 +178,14 @@ def _to_shape(image: "Pixels", spec: InputSpec) -> "Pixels":
     wanted = spec.width / spec.height
     if spec.crop_mode == "center" or width == round(height * wanted):
         return image
-    import numpy as np
-
-    picture = Image.fromarray(image)
+    picture = to_picture(image)
     if spec.crop_mode == "border":
         # Enough for the smallest crop of a preset; a padded panorama would fill the memory.
         longest = 4 * max(spec.height, spec.width)
         picture.thumbnail((longest, longest), Image.Resampling.BICUBIC)
         width, height = picture.size
         box = (max(width, round(height * wanted)), max(height, round(width / wanted)))
-        return np.asarray(ImageOps.pad(picture, box, color=spec.fill))
+        return to_array(ImageOps.pad(picture, box, color=spec.fill))
     area = width * height
     box = (max(1, round((area * wanted) ** 0.5)), max(1, round((area / wanted) ** 0.5)))
-    return np.asarray(picture.resize(box, Image.Resampling.BICUBIC))
+    return to_array(picture.resize(box, Image.Resampling.BICUBIC))

@@ -5,14 +5,18 @@ it exports, less what a set of photos by class cannot use. An unknown argument i
 albumentations only warns of it and takes the default.
 """
 
+import copy
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.errors import Problem, nearest
 
-__all__ = ["make_steps", "refusals"]
+if TYPE_CHECKING:
+    from finetune.components.preprocess import InputSpec
+
+__all__ = ["find_unfit", "make_steps", "refusals"]
 
 _NORMALISES = "normalisation comes from the weights, on the device"
 _NEEDS_MORE = "it needs masks, boxes or other images, which a set of photos by class does not have"
@@ -72,6 +76,59 @@ def refusals(pipeline: Any) -> list[str]:
     nested = [line for step in steps for line in refusals(step)]
     name = type(pipeline).__name__
     return [_refusal(name), *nested] if _REFUSED.get(name) == _NORMALISES else nested
+
+
+def find_unfit(
+    steps: Sequence[Any],
+    path: str,
+    spec: "InputSpec",
+    failures: tuple[type[Exception], ...],
+    *,
+    library: Any,
+) -> list[Problem]:
+    """Find transforms that cannot take images of the input's channels, by trying each on one.
+
+    Args:
+        steps: Transforms and compositions of them.
+        path: Dotted path of the list in the recipe.
+        spec: What the network takes.
+        failures: What albumentations and OpenCV raise on an image that a transform cannot take.
+        library: The module `albumentations`.
+    """
+    found: list[Problem] = []
+    for position, step in enumerate(steps):
+        here = f"{path}.{position}"
+        if isinstance(step, library.BaseCompose):
+            inner = f"{here}.transforms"
+            found += find_unfit(step.transforms, inner, spec, failures, library=library)
+            continue
+        reason = _why_unfit(step, spec, spec.channels, failures)
+        # What fails on RGB as well fails for another reason, such as the size of this one image.
+        if reason and not _why_unfit(step, spec, 3, failures):
+            name = type(step).__name__
+            message = f"{name} cannot take {spec.channels}-channel images: {reason}"
+            found.append(Problem(here, message))
+    return found
+
+
+def _why_unfit(
+    step: Any, spec: "InputSpec", channels: int, failures: tuple[type[Exception], ...]
+) -> str | None:
+    """Say why a transform does not take an image of so many channels, if it does not."""
+    import numpy as np
+
+    shape = (spec.height, spec.width, channels)
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    certain = copy.deepcopy(step)
+    certain.p = 1.0
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            result = certain(image=image)["image"]
+    except failures as error:
+        return (str(error) or type(error).__name__).splitlines()[0]
+    depth = result.shape[2] if result.ndim == 3 else 1
+    return None if depth == channels else f"it gives {depth}"
 
 
 def _refusal(name: str) -> str:
