@@ -65,7 +65,7 @@ class Forms:
         word: dict[str, Any] = {"type": "string"}
         if self.words is not None:
             word["enum"] = list(self.words)
-        return {"anyOf": [word, *(member.model_json_schema() for member in self.members)]}
+        return {"anyOf": [word, *map(_write_out, self.members)]}
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,23 @@ def list_members(union: Any) -> Members:
 def class_name(value: object) -> str:
     """Name an object from Python by the module and name of its class."""
     return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _write_out(member: type[Section]) -> Any:
+    """Give the JSON schema of a member with the sections within it in their places."""
+    schema = member.model_json_schema()
+    return _without_references(schema, schema.pop("$defs", {}))
+
+
+def _without_references(node: Any, known: Mapping[str, Any]) -> Any:
+    """Put what a reference stands for in its place; what stands beside it has precedence."""
+    if isinstance(node, list):
+        return [_without_references(value, known) for value in node]
+    if not isinstance(node, dict):
+        return node
+    target = known[node["$ref"].rpartition("/")[2]] if "$ref" in node else {}
+    rest = {key: value for key, value in node.items() if key != "$ref"}
+    return {key: _without_references(value, known) for key, value in {**target, **rest}.items()}
 
 
 def _name(member: type[Section]) -> str:

@@ -3,17 +3,20 @@
 A policy sees every parameter of the network as a `ParamInfo` and answers with a `ParamRule` each.
 Depths are timm's groups: coarse ones (stages of a convolutional net, blocks of a transformer) and
 fine ones; the head is the parameters of `get_classifier()` and nothing else. Layer decay is not a
-policy's business: `train/optim.py` multiplies it in by depth.
+policy's business: `train/optim.py` multiplies it in by depth. The parameters of a `lora` stage are
+made by `model/adapters.py` before its policy is asked.
 """
 
 import re
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, field_serializer, field_validator, model_serializer
 
 from finetune.components.component import Component, PythonObject, class_name
-from finetune.components.section import Section, WholeNumber
+from finetune.components.section import Number, Section, WholeNumber
+from finetune.errors import MissingExtraError
 from finetune.types import ParamInfo, ParamRule
 
 __all__ = [
@@ -24,11 +27,16 @@ __all__ = [
     "HeadPolicy",
     "LastBlocksPolicy",
     "LastPolicy",
+    "LoraPolicy",
+    "LoraSettings",
     "MatchPolicy",
     "NormPolicy",
     "Policy",
     "PythonPolicy",
+    "lora_of",
 ]
+
+_ADAPTER = ".lora_"  # in the name of each parameter that peft adds
 
 
 class FreezePolicy(Protocol):
@@ -47,6 +55,15 @@ def rules_where(
         ParamRule(param.name, trainable=learns(param), decay=param.ndim > 1 and not param.is_norm)
         for param in params
     ]
+
+
+def _compiling(value: str) -> str:
+    """Refuse a text that is no regular expression."""
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return value
 
 
 class AllPolicy(Section):
@@ -130,6 +147,50 @@ class LastBlocksPolicy(Section):
         return rules_where(params, lambda param: param.is_head or param.block in wanted)
 
 
+class LoraSettings(Section):
+    """What the adapters of a stage are: beside a layer W of d by k a product B·A of small rank."""
+
+    rank: WholeNumber = Field(
+        8, ge=1, description="Width of an adapter; it has rank · (d + k) parameters."
+    )
+    alpha: Annotated[Number, Field(gt=0)] | None = Field(
+        None, description="An adapter adds alpha / rank · B·A; twice the rank unless given."
+    )
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = Field(
+        0.0, description="Of what goes into an adapter, in training."
+    )
+    targets: str = Field(
+        "auto",
+        description="Which layers: auto takes every linear layer and 1 by 1 convolution outside "
+        "the head; a regular expression, searched in the dotted name, other convolutions too.",
+    )
+
+    @field_validator("targets")
+    @classmethod
+    def _compiles(cls, value: str) -> str:
+        return _compiling(value)
+
+    @property
+    def scaled_alpha(self) -> float:
+        """The alpha in force; unless given 2 · rank, as 16 to rank 8 in 2106.09685, table 9."""
+        return 2.0 * self.rank if self.alpha is None else self.alpha
+
+    def check(self) -> None:
+        """Raise a MissingExtraError where the library that makes adapters is not installed."""
+        if find_spec("peft") is None:
+            raise MissingExtraError("train: {lora: …}", extra="lora")
+
+
+class LoraPolicy(Section):
+    """Adapters of low rank and the head learn (LoRA, 2106.09685); they are merged when saved."""
+
+    lora: LoraSettings = Field(description="The adapters; {} takes every default.")
+
+    def rules(self, params: Sequence[ParamInfo]) -> list[ParamRule]:
+        """Let adapters and the head learn; adapters decay as other matrices do in the paper."""
+        return rules_where(params, lambda param: param.is_head or _ADAPTER in param.name)
+
+
 class MatchPolicy(Section):
     """The head and the parameters whose name a regular expression finds learn."""
 
@@ -138,11 +199,7 @@ class MatchPolicy(Section):
     @field_validator("match")
     @classmethod
     def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from error
-        return value
+        return _compiling(value)
 
     def rules(self, params: Sequence[ParamInfo]) -> list[ParamRule]:
         """Let the head and each name that the expression finds learn."""
@@ -181,6 +238,11 @@ class PythonPolicy(Section):
         return self.given.rules(params)
 
 
+def lora_of(policy: object) -> LoraSettings | None:
+    """Give the adapters that a policy asks for; None where it asks for none."""
+    return policy.lora if isinstance(policy, LoraPolicy) else None
+
+
 Policy = Annotated[
     AllPolicy
     | BiasPolicy
@@ -188,6 +250,7 @@ Policy = Annotated[
     | HeadPolicy
     | LastBlocksPolicy
     | LastPolicy
+    | LoraPolicy
     | MatchPolicy
     | NormPolicy
     | PythonPolicy,

@@ -3,10 +3,11 @@
 Loading a recipe imports neither timm nor albumentations; this does.
 """
 
+from finetune.components.policies import lora_of
 from finetune.errors import Problem, RecipeError
 from finetune.recipe.schema import Recipe
 
-__all__ = ["find_foreign_problems"]
+__all__ = ["find_foreign_problems", "require_extras"]
 
 
 def find_foreign_problems(recipe: Recipe) -> list[Problem]:
@@ -32,3 +33,15 @@ def find_foreign_problems(recipe: Recipe) -> list[Problem]:
     except RecipeError as error:
         problems += error.problems
     return problems
+
+
+def require_extras(recipe: Recipe) -> None:
+    """Check that the optional dependencies which a recipe needs are installed.
+
+    Raises:
+        MissingExtraError: One is not; the hint is the command that installs it.
+    """
+    for stage in recipe.stages:
+        settings = lora_of(stage.train)
+        if settings is not None:
+            settings.check()

@@ -70,12 +70,14 @@ def markdown_reference() -> str:
     return "\n".join(parts)
 
 
-def _describe(path: str, value: Schema, known: Schema) -> Iterator[str]:
+def _describe(
+    path: str, value: Schema, known: Schema, *, is_in_component: bool = False
+) -> Iterator[str]:
     """Describe the sections that a value may hold, and what is within them."""
     if value.get("type") == "array":
         path, value = f"{path}.0", value["items"]
     forms = [_follow(form, known) for form in (value, *value.get("anyOf", []))]
-    level = "###" if _is_component(value) else "##"
+    level = "####" if is_in_component else "###" if _is_component(value) else "##"
     for section in (form for form in forms if "properties" in form):
         word = _form(section) if _is_component(value) else ""
         yield f"{level} `{path}: {word}`\n" if word else f"{level} `{path}`\n"
@@ -83,7 +85,8 @@ def _describe(path: str, value: Schema, known: Schema) -> Iterator[str]:
         if set(section["properties"]) != {"kind"}:
             yield _table(section, path, known)
         for name, inner in section["properties"].items():
-            yield from _describe(f"{path}.{name}", inner, known)
+            within = is_in_component or _is_component(value)
+            yield from _describe(f"{path}.{name}", inner, known, is_in_component=within)
 
 
 def _is_component(value: Schema) -> bool:

@@ -3,12 +3,20 @@
 import pytest
 from pydantic import TypeAdapter
 
-from finetune.components.policies import HeadPolicy, LastPolicy, Policy, PythonPolicy
-from finetune.errors import RecipeError
+from finetune.components import policies
+from finetune.components.policies import (
+    HeadPolicy,
+    LastPolicy,
+    LoraSettings,
+    Policy,
+    PythonPolicy,
+    lora_of,
+)
+from finetune.errors import MissingExtraError, RecipeError
 from finetune.recipe.schema import Stage
 from finetune.types import ParamInfo, ParamRule
 
-FORMS = "all, bias, head, norm, {blocks: …}, {last_blocks: …}, {last: …}, {match: …}"
+FORMS = "all, bias, head, norm, {blocks: …}, {last_blocks: …}, {last: …}, {lora: …}, {match: …}"
 
 
 def param(name, *, depth, block, kind=""):
@@ -38,6 +46,12 @@ PARAMS = (
     param("head.bias", depth=4, block=6, kind="bias"),
 )
 HEAD = ["head.weight", "head.bias"]
+# A layer of the last stage with an adapter beside it, as peft names them.
+ADAPTED = (
+    param("stages.2.1.base_layer.weight", depth=3, block=5),
+    param("stages.2.1.lora_A.default.weight", depth=3, block=5),
+    param("stages.2.1.lora_B.default.weight", depth=3, block=5),
+)
 
 
 class Everything:
@@ -77,6 +91,34 @@ def message(form):
 )
 def test_a_policy_lets_learn_what_it_names_and_the_head(form, expected):
     assert trained(form) == expected
+
+
+def test_adapters_and_the_head_learn_and_decay_as_other_matrices_do():
+    rules = read({"lora": {"rank": 8}}).rules([*ADAPTED, *PARAMS])
+    learning = [rule.name for rule in rules if rule.trainable]
+    assert learning == [one.name for one in ADAPTED[1:]] + HEAD
+    assert [rule.decay for rule in rules if rule.trainable] == [True, True, True, False]
+
+
+def test_alpha_is_twice_the_rank_unless_given():
+    assert LoraSettings(rank=4).scaled_alpha == 8
+    assert LoraSettings(rank=4, alpha=4).scaled_alpha == 4
+
+
+def test_a_policy_says_whether_it_asks_for_adapters():
+    assert lora_of(read({"lora": {"rank": 3}})) == LoraSettings(rank=3)
+    assert lora_of(read("all")) is None
+    assert lora_of(read(Everything())) is None
+
+
+def test_without_the_library_the_command_that_installs_it_is_told(monkeypatch):
+    monkeypatch.setattr(policies, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError) as caught:
+        LoraSettings().check()
+    assert str(caught.value) == (
+        "train: {lora: …} needs a package that is not installed\n"
+        'hint: pip install "finetune-vision[lora]"'
+    )
 
 
 def test_a_policy_answers_for_each_parameter_in_order():
@@ -136,6 +178,18 @@ def test_a_policy_passes_through_unchanged():
             {"match": "("},
             "train.match: not a regular expression: "
             "missing ), unterminated subpattern at position 0",
+        ),
+        ("lora", "train: lora wants a value (write {lora: …})"),
+        ({"lora": 8}, "train.lora: expected a mapping, got 8"),
+        ({"lora": {"rank": 0}}, "train.lora.rank: must be at least 1, got 0"),
+        ({"lora": {"rank": 2.5}}, "train.lora.rank: expected a whole number, got 2.5"),
+        ({"lora": {"alpha": 0}}, "train.lora.alpha: must be greater than 0, got 0"),
+        ({"lora": {"dropout": 1}}, "train.lora.dropout: must be less than 1, got 1"),
+        ({"lora": {"rnak": 4}}, "train.lora.rnak: unknown value 'rnak' (did you mean rank?)"),
+        (
+            {"lora": {"targets": "["}},
+            "train.lora.targets: not a regular expression: "
+            "unterminated character set at position 0",
         ),
         ({}, f"train: unknown value nothing; allowed: {FORMS}"),
         (None, f"train: expected {FORMS}, got nothing"),

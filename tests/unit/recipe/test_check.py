@@ -1,6 +1,10 @@
 """Names that belong to timm and albumentations are checked before a run, all at once."""
 
-from finetune.recipe.check import find_foreign_problems
+import pytest
+
+from finetune.components import policies
+from finetune.errors import MissingExtraError
+from finetune.recipe.check import find_foreign_problems, require_extras
 from finetune.recipe.load import load_recipe, parse_recipe
 
 TEXT = """\
@@ -27,3 +31,18 @@ def test_unknown_names_are_told_by_their_places():
         "stages.2.optimizer.options.nestrov": "did you mean nesterov?",
         "augment.transforms.0": "did you mean HorizontalFlip?",
     }
+
+LORA = "stages:\n  - {name: one, train: {lora: {rank: 4}}}\n"
+
+
+def test_a_recipe_without_adapters_needs_no_extra(monkeypatch):
+    monkeypatch.setattr(policies, "find_spec", lambda name: None)
+    require_extras(load_recipe("default"))
+
+
+def test_a_recipe_of_adapters_needs_the_library_that_makes_them(monkeypatch):
+    recipe = parse_recipe(LORA, source="x")
+    require_extras(recipe)
+    monkeypatch.setattr(policies, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"train: \{lora: …\} needs a package"):
+        require_extras(recipe)

@@ -20,6 +20,8 @@ FORMS = [
     {"last_blocks": 4},
     {"blocks": ["stem", 3]},
     {"match": "a: #b"},
+    {"lora": {}},
+    {"lora": {"rank": 4, "alpha": 6.5, "dropout": 0.1, "targets": "attn: #x"}},
 ]
 
 
