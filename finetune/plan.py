@@ -13,11 +13,12 @@ from finetune.errors import Problem, RecipeError
 from finetune.model.backbone import canonical_name
 from finetune.model.create import Model, create_model
 from finetune.model.family import describe_backbone
-from finetune.recipe.check import find_foreign_problems
+from finetune.recipe.check import find_foreign_problems, require_extras
 from finetune.recipe.resolve import resolve
 from finetune.recipe.values import describe_choices
 from finetune.runtime.device import machine_facts, require_one_process
 from finetune.train.events import DataFound, OnEvent, RecipeResolved, Warned, progress_events
+from finetune.train.preview import require_adapters
 from finetune.train.speed import estimate_seconds, measure_speed, with_bf16_choice
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
     problems = find_foreign_problems(recipe)
     if problems:
         raise RecipeError(problems)
+    require_extras(recipe)
     require_one_process()
     machine = machine_facts(recipe.runtime.device)
     started = time.perf_counter()
@@ -67,6 +69,7 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
     require_trainable(found)
     listing_seconds = time.perf_counter() - started
     model = create_model(recipe, num_classes=len(found.classes))  # may fail: before minutes of work
+    require_adapters(model.network, recipe)
     started = time.perf_counter()
     index = prepare_data(
         found,

@@ -37,8 +37,8 @@ LIGHT = re.compile(
 )
 NOT_LIGHT = {"finetune/classifier.py", "finetune/pipeline.py", "finetune/plan.py"}
 HEAVY = {
-    "PIL", "accelerate", "albumentations", "cv2", "huggingface_hub", "numpy", "pandas",
-    "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision",
+    "PIL", "accelerate", "albumentations", "cv2", "huggingface_hub", "numpy", "pandas", "peft",
+    "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision", "transformers",
 }  # fmt: skip
 # Distribution of an import, where the names differ; albumentations brings OpenCV with it.
 DISTRIBUTION_OF = {
@@ -52,6 +52,7 @@ DOORS = {
     r"(ruamel|yaml)(\.|$)": r"finetune/recipe/load\.py",
     r"(typer|click)(\.|$)": r"finetune/cli/\w+\.py",
     r"rich(\.|$)": r"finetune/cli/render\.py",
+    r"(peft|transformers)(\.|$)": r"finetune/model/adapters\.py",
     r"timm(\.models.*|\.\w*create_model)?$": r"finetune/model/backbone\.py",
     r"timm\.(optim|data|utils|loss|scheduler)(\.|$)": (
         r"finetune/(train|components)/\w+\.py|finetune/model/backbone\.py"

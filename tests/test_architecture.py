@@ -28,6 +28,7 @@ RULES: list[tuple[Rule, str, str]] = [
     (house.passes_by_a_door, "finetune/recipe/resolve.py", "from ruamel.yaml import YAML"),
     (house.passes_by_a_door, "finetune/pipeline.py", "import typer"),
     (house.passes_by_a_door, "finetune/cli/run.py", "from rich.table import Table"),
+    (house.passes_by_a_door, "finetune/train/stages.py", "import peft"),
     (house.passes_by_a_door, "finetune/model/bundle.py", "from timm import models"),
     (house.passes_by_a_door, "finetune/model/x.py", "def f(t: str) -> str:\n    t.create_model()"),
     (house.passes_by_a_door, "finetune/data/x.py", "from timm.data import create_transform"),

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from finetune.components.metrics import is_loss
+from finetune.model.adapters import plain_state
 
 __all__ = ["Best", "Candidate"]
 
@@ -50,14 +51,15 @@ class Best:
     def offer(self, candidate: Candidate, weights: nn.Module) -> bool:
         """Keep a copy of these weights if they are the best so far; say whether they are.
 
-        Without a figure (NaN: no validation part) the latest weights are the best.
+        Without a figure (NaN: no validation part) the latest weights are the best. Adapters are
+        merged in what is kept, so that it fits the network without them.
         """
         if self.candidate is not None and not self._is_better(candidate, self.candidate):
             return False
         self.candidate = candidate
         self._state = {
             name: tensor.detach().to("cpu", copy=True)
-            for name, tensor in weights.state_dict().items()
+            for name, tensor in plain_state(weights).items()
         }
         return True
 

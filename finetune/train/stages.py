@@ -93,12 +93,13 @@ def _run_stage(session: Session, stage: ResolvedStage, stage_index: int) -> None
     """Freeze, announce, train or fit, restore the best, and say what came of it."""
     started = time.perf_counter()
     before = session.best.candidate
-    freezing, announcement = begin_stage(session.network, session.recipe, stage_index=stage_index)
-    session.on_event(announcement)
-    if stage.solver == "probe":
-        note = fit_stage(session, stage)
-    else:
-        note = train_stage(session, stage, freezing, stage_index=stage_index)
+    begun = begin_stage(session.network, session.recipe, stage_index=stage_index)
+    with begun as (freezing, announcement):
+        session.on_event(announcement)
+        if stage.solver == "probe":
+            note = fit_stage(session, stage)
+        else:
+            note = train_stage(session, stage, freezing, stage_index=stage_index)
     session.best.restore(session.network)
     seconds = time.perf_counter() - started
     session.seconds[stage.name] = seconds
