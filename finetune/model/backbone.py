@@ -29,8 +29,8 @@ from timm.models import (  # noqa: E402
     load_state_dict,
     model_entrypoint,
     parse_model_name,
-    save_for_hf,
 )
+from timm.models._hub import save_config_for_hf  # noqa: E402
 from timm.models._manipulate import group_with_matcher  # noqa: E402
 
 from finetune.model.hub import weights_within_reach  # noqa: E402
@@ -57,7 +57,7 @@ __all__ = [
     "list_architectures",
     "pretrained_configs",
     "rebuild_backbone",
-    "save_backbone",
+    "save_config",
     "why_not_loadable",
 ]
 
@@ -160,21 +160,19 @@ def group_names(model: TimmModel, *, coarse: bool) -> dict[str, int] | None:
     return mapping
 
 
-def save_backbone(
-    model: TimmModel, folder: Path, *, class_names: tuple[str, ...] | None, config: dict[str, Any]
+def save_config(
+    model: TimmModel, file: Path, *, class_names: tuple[str, ...] | None, config: dict[str, Any]
 ) -> None:
-    """Save a timm model in timm's own layout: `config.json` and `model.safetensors`.
+    """Write timm's `config.json`: architecture, arguments, label names, preprocessing.
 
     Args:
-        model: A timm model, on the CPU.
-        folder: Where; it exists.
+        model: A timm model.
+        file: Where; its folder exists.
         class_names: K names in the order of the logits, or None for a model without classifier.
         config: timm data configuration to save as the truth of preprocessing.
     """
     model_config = {"label_names": list(class_names)} if class_names else None
-    save_for_hf(
-        model, str(folder), model_config=model_config, data_config=config, safe_serialization=True
-    )
+    save_config_for_hf(model, str(file), model_config=model_config, data_config=config)
 
 
 def why_not_loadable(model: TimmModel) -> str | None:

@@ -29,7 +29,7 @@ from torch import nn
 from finetune.components.heads import Head, LinearHead
 from finetune.components.preprocess import Preprocessing
 from finetune.errors import BackboneError, BundleError, join_names
-from finetune.model.backbone import create_backbone, save_backbone, why_not_loadable
+from finetune.model.backbone import create_backbone, save_config, why_not_loadable
 from finetune.model.network import Network, build_network, has_classifier
 from finetune.runtime.files import make_folder
 from finetune.runtime.seeds import own_randomness
@@ -156,9 +156,9 @@ def _write(bundle: Bundle, folder: Path, head: Head) -> dict[str, Any]:
         )
     config = bundle.preprocessing.to_data_config()
     class_names = bundle.classes if network.head is None else None
-    save_backbone(network.backbone, folder, class_names=class_names, config=config)
-    if network.head is not None:
-        save_file(_state(network), folder / "model.safetensors")
+    save_config(network.backbone, folder / "config.json", class_names=class_names, config=config)
+    whole = network.backbone if network.head is None else network
+    save_file(_state(whole), folder / "model.safetensors")
     document = {
         "schema_version": SCHEMA_VERSION,
         "classes": list(bundle.classes),
@@ -173,9 +173,13 @@ def _write(bundle: Bundle, folder: Path, head: Head) -> dict[str, Any]:
     return document
 
 
-def _state(network: Network) -> dict[str, Any]:
-    """Give the tensors of a network as safetensors wants them: contiguous and apart."""
-    return {name: tensor.contiguous().clone() for name, tensor in network.state_dict().items()}
+def _state(module: nn.Module) -> dict[str, Any]:
+    """Give the tensors of a network as safetensors wants them: contiguous and apart.
+
+    CoaT's blocks share layers, whose tensors stand in its state under several names; timm loads
+    each name, so each is written.
+    """
+    return {name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}
 
 
 def _rebuild(

@@ -8,7 +8,8 @@ classifier. Inputs are normalised images, outputs logits; normalisation itself b
 What a probe fits is found by the way of the data, not by the kind of head: the layers of the head
 that give one value a class, and what enters them. Whatever timm calls its classifier (a linear
 layer, a convolution, a distilled pair, one layer a branch, a layer behind a normalisation), the
-logits are the mean of those layers' values, hence linear in their inputs taken together.
+logits are a weighted sum of those layers' values, hence linear in their inputs taken together; each
+layer's share in the sum is measured.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Network", "build_network", "has_classifier"]
 
 InputSize = tuple[int, int, int]
+_LEAST_SHARE = 1e-4  # of a layer in the logits; timm's pairs and branches have a half to an eighth
 
 
 class Network(nn.Module):
@@ -105,14 +107,34 @@ class Network(nn.Module):
             RecipeError: The head has no linear layer that gives one value a class.
         """
         layers = self._logit_layers()
-        widths = [layer.weight[0].numel() for layer in layers]
+        shares = self._shares(layers)
+        parts = torch.split(weight, [layer.weight[0].numel() for layer in layers], dim=1)
         with torch.no_grad():
-            for layer, part in zip(layers, torch.split(weight, widths, dim=1), strict=True):
-                layer.weight.copy_((part * len(layers)).reshape(layer.weight.shape))
-                layer.bias.copy_(bias)
+            for layer, part, share in zip(layers, parts, shares, strict=True):
+                layer.weight.copy_((part / share).reshape(layer.weight.shape))
+                layer.bias.copy_(bias / sum(shares))
+
+    @torch.no_grad()
+    def _shares(self, layers: tuple[Any, ...]) -> tuple[float, ...]:
+        """Measure each layer's share in the logits: what they are where it alone gives ones."""
+        if len(layers) == 1:
+            return (1.0,)
+        was_training = self.training
+        blank = torch.zeros(1, *self.input_size, device=layers[0].weight.device)
+        for layer in layers:
+            layer.weight.zero_()
+        shares = []
+        for layer in layers:
+            for other in layers:
+                other.bias.fill_(float(other is layer))
+            shares.append(float(self.eval()(blank)[0, 0]))
+        self.train(was_training)
+        if min(map(abs, shares)) < _LEAST_SHARE:
+            raise _not_linear("a sum in which a layer has no part")
+        return tuple(shares)
 
     def _logit_layers(self) -> tuple[Any, ...]:
-        """Find the linear layers whose mean is the logits; of a chain of layers it is the last."""
+        """Find the linear layers whose sum is the logits; of a chain of layers it is the last."""
         if self.head is not None and not isinstance(self.head, nn.Linear):
             raise _not_linear(type(self.head).__name__)
         layers = tuple(

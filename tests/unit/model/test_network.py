@@ -25,6 +25,7 @@ def test_logits_have_one_column_a_class(make_network: MakeNetwork, head: object)
         "deit_tiny_distilled_patch16_224",  # a pair
         "levit_128s",  # a pair behind normalisations
         "crossvit_tiny_240",  # one layer a branch
+        "efficientvim_m1",  # four branches in a sum whose weights are learned
         "repvit_m0_9",  # its own class
         "caformer_s18",  # two layers
         "resnetv2_50x1_bit",  # a convolution
@@ -35,6 +36,8 @@ def test_fitted_head_is_linear_in_what_enters_its_last_layers(
 ) -> None:
     network = make_network(name).eval()
     images = torch.randn(2, *network.input_size)
+    if name == "efficientvim_m1":
+        torch.nn.init.normal_(network.backbone.weights)
     with torch.no_grad():
         inputs = network.head_inputs(images)
         weight, bias = torch.randn(3, inputs.shape[1]), torch.randn(3)

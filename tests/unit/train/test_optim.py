@@ -23,8 +23,11 @@ def network() -> Network:
 
 def make_stage(**values: object) -> ResolvedStage:
     given = {
-        **{"name": "full", "train": "all", "epochs": 2, "layer_decay": 0.5},
-        **{"batch_norm": "trained"},
+        "name": "full",
+        "train": "all",
+        "epochs": 2,
+        "layer_decay": 0.5,
+        "batch_norm": "trained",
         **values,
     }
     return ResolvedStage.model_validate(given)
