@@ -12,7 +12,9 @@ import re
 import shlex
 import subprocess
 import sys
+import tomllib
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import generate
@@ -125,9 +127,8 @@ def test_a_command_line_is_one_that_the_program_takes(where: str, line: str) -> 
 def test_every_change_of_a_recipe_on_a_command_line_is_one_that_it_takes() -> None:
     from finetune.recipe.load import load_recipe
 
-    changes = [
-        change for _, line in COMMANDS for change in re.findall(r"--set (\S+)", line.split("#")[0])
-    ]
+    words = [shlex.split(line, comments=True) for _, line in COMMANDS]
+    changes = [after for row in words for word, after in pairwise(row) if word == "--set"]
     assert len(changes) >= 3
     assert load_recipe("default", overrides=changes).name == "default"
 
@@ -138,6 +139,9 @@ def test_any_other_shell_line_is_of_a_known_kind(where: str, line: str) -> None:
 
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     known = {f"make {target}" for target in targets} | {f"pip install {DISTRIBUTION}"}
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    known |= {f'pip install "{DISTRIBUTION}[{extra}]"' for extra in extras}
     script = re.match(r"python (tests/bench/\w+\.py)", line)
     measured = script is not None and (ROOT / script[1]).is_file()
     assert line in known or line.startswith("cp ") or measured, where

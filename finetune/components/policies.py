@@ -172,7 +172,7 @@ class LoraSettings(Section):
 
     @property
     def scaled_alpha(self) -> float:
-        """The alpha in force; unless given 2 · rank, as 16 to rank 8 in 2106.09685, table 9."""
+        """The alpha in force; unless given 2 · rank, as in the authors' scripts for RoBERTa."""
         return 2.0 * self.rank if self.alpha is None else self.alpha
 
     def check(self) -> None:
@@ -187,7 +187,7 @@ class LoraPolicy(Section):
     lora: LoraSettings = Field(description="The adapters; {} takes every default.")
 
     def rules(self, params: Sequence[ParamInfo]) -> list[ParamRule]:
-        """Let adapters and the head learn; adapters decay as other matrices do in the paper."""
+        """Let adapters and the head learn; adapters decay as other matrices: 0.1 by the authors."""
         return rules_where(params, lambda param: param.is_head or _ADAPTER in param.name)
 
 
