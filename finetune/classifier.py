@@ -106,7 +106,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Give the likeliest class name of each image: (N,).
 
         Args:
-            X: Paths, Pillow images or HWC uint8 RGB arrays, or one of them.
+            X: Paths, Pillow images or HWC uint8 arrays, or one of them; RGB where the network takes
+                three channels, and HW as well where it takes one.
 
         Raises:
             DataError: An image cannot be read; names the files.
@@ -120,14 +121,17 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Give the probability of each class for each image: (N, K) float32, rows sum to 1.
 
         Args:
-            X: Paths, Pillow images or HWC uint8 RGB arrays, or one of them.
+            X: Paths, Pillow images or HWC uint8 arrays, or one of them; RGB where the network takes
+                three channels, and HW as well where it takes one.
 
         Raises:
             DataError: An image cannot be read; names the files.
             NotFittedError: Before `fit` or `load`.
         """
         bundle = self._fitted()
-        outputs = predict(bundle, _as_items(X), options=self._options())
+        outputs = predict(
+            bundle, _as_items(X, bundle.preprocessing.channels), options=self._options()
+        )
         if outputs.errors:
             lines = [f"{outputs.names[i]}: {reason}" for i, reason in outputs.errors.items()]
             raise DataError(
@@ -261,8 +265,11 @@ def _index(X: Source | Sequence[Source], y: Sequence[object] | None) -> Index | 
     return index_pairs([Path(path) for path in X], [str(label) for label in y])
 
 
-def _as_items(X: Any) -> list[ImageLike]:
+def _as_items(X: Any, channels: int) -> list[ImageLike]:
     """Bring what a person passes to a list of paths, images or arrays."""
-    single = isinstance(X, (str, Path)) or hasattr(X, "convert") or getattr(X, "ndim", None) == 3
+    shape = getattr(X, "shape", ())
+    # Of grey images (N, H, W) is several, (H, W) and (H, W, 1) are one.
+    is_one = shape[2:] in ((), (1,)) if channels == 1 else len(shape) == 3
+    single = isinstance(X, (str, Path)) or hasattr(X, "convert") or (len(shape) > 1 and is_one)
     items: list[Any] = [X] if single else list(X)
     return [Path(item) if isinstance(item, str) else item for item in items]

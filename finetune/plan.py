@@ -70,6 +70,8 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
     listing_seconds = time.perf_counter() - started
     model = create_model(recipe, num_classes=len(found.classes))  # may fail: before minutes of work
     require_adapters(model.network, recipe)
+    if model.preprocessing.channels != 3:  # a step of the augmentation may need colours
+        recipe.augment.build(model.train_spec)
     started = time.perf_counter()
     index = prepare_data(
         found,

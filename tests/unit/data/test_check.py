@@ -6,6 +6,7 @@ import threading
 import warnings
 
 import pytest
+from PIL import Image
 
 from finetune.data.check import check_images, find_duplicates, num_leaked
 from finetune.data.index import index_source
@@ -169,3 +170,16 @@ def test_share_of_pixels_cut_off_is_a_mean_over_the_photos(tmp_path):
     whole = Preprocessing(input_size=(3, 64, 64), crop_pct=1.0)
     assert mean_lost_fraction(index, whole) == 0.25
     assert mean_lost_fraction(index_source(tmp_path), whole) == 0.0
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_images_of_other_bands_than_the_network_takes_are_left_out(tmp_path, workers):
+    for name, mode in (("a/0.tif", "CMYK"), ("a/1.tif", "RGB"), ("b/0.tif", "RGBA")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new(mode, (8, 6)).save(tmp_path / name)
+    index = checked(tmp_path, workers=workers, channels=4)
+    assert [sample.name for sample in index.samples] == ["a/0.tif", "b/0.tif"]
+    assert index.warnings == (
+        "1 of 3 images cannot be read, left out: a/1.tif (has 3 bands, the network takes 4)",
+    )
+    assert len(checked(tmp_path, workers=workers, channels=1).samples) == 3

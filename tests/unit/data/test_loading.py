@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from finetune.components.augment import NoAugment, StandardAugment
 from finetune.components.preprocess import InputSpec, Preprocessing
@@ -258,3 +259,32 @@ def test_an_error_in_a_worker_travels_in_a_note_of_its_traceback(monkeypatch):
 def test_cores_are_counted_where_the_system_has_no_affinity(monkeypatch):
     monkeypatch.delattr("os.sched_getaffinity", raising=False)
     assert loading._num_cores() >= 1
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (4, "CMYK")])
+def test_batches_have_the_channels_that_the_network_takes(tmp_path, channels, mode):
+    for name in CLASSES:
+        (tmp_path / name).mkdir()
+        Image.new(mode, (20, 24), (50,) * channels).save(tmp_path / name / "0.tif")
+    found = index_source(tmp_path).samples
+    preprocessing = Preprocessing(input_size=(channels, 16, 16))
+    plain = EvalImages(found, preprocessing.transform(), CLASSES, LIMIT, channels=channels)
+    augment = StandardAugment().build(preprocessing.spec)
+    changed = TrainImages(found, augment, CLASSES, 7, LIMIT, channels=channels)
+    for dataset in (plain, changed):
+        images, labels, _ = gather(make_loader(dataset, batch_size=2, workers=0))
+        assert (images.shape, images.dtype) == ((3, channels, 16, 16), torch.uint8)
+        assert labels.tolist() == [0, 1, 2]
+
+
+def test_an_image_that_lost_a_band_in_mid_run_is_named(tmp_path):
+    (tmp_path / "red").mkdir()
+    Image.new("RGB", (20, 24)).save(tmp_path / "red" / "0.png")
+    found = index_source(tmp_path).samples
+    transform = Preprocessing(input_size=(4, 16, 16)).transform()
+    dataset = EvalImages(found, transform, CLASSES, LIMIT, channels=4)
+    with pytest.raises(LoadingError) as caught:
+        dataset[0]
+    assert caught.value.message == (
+        f"{tmp_path / 'red' / '0.png'} can no longer be read: has 3 bands, the network takes 4"
+    )
