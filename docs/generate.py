@@ -18,6 +18,8 @@ __all__ = ["PARTS", "main", "pages", "render"]
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "docs/benchmarks/demo.json"
+BACKBONES = ROOT / "docs/benchmarks/backbones.json"
+TUNING = ROOT / "docs/benchmarks/tuning.json"
 RESULTS = ROOT / "docs/benchmarks/default.json"  # of the table in the README
 _PART = re.compile(
     r"(?P<open><!-- generated: (?P<name>\S+) -->\n).*?(?P<close><!-- end of generated -->)",
@@ -151,9 +153,80 @@ def demo() -> str:
 
 def benchmarks() -> str:
     """Show every file of figures: what was run, on what, and all of its rows."""
-    return "\n\n".join(
-        _benchmark(file) for file in sorted((ROOT / "docs/benchmarks").glob("*.json"))
+    files = sorted((ROOT / "docs/benchmarks").glob("*.json"))
+    return "\n\n".join(_benchmark(file) for file in files if file not in (BACKBONES, TUNING))
+
+
+def backbones() -> str:
+    """Show what was found of every architecture, and each exception by name and reason."""
+    if not BACKBONES.is_file():
+        return "No figures are recorded yet."
+    recorded = json.loads(BACKBONES.read_text(encoding="utf-8"))
+    rows, candidates = recorded["rows"], recorded["num_candidates"]
+    lines = []
+    for tier, meaning in (("shape", "on the meta device"), ("step", "one training step")):
+        taken = [row for row in rows if row[tier] is not None]
+        passed = sum(row[tier] == "pass" for row in taken)
+        lines.append(
+            f"- **{tier}**, {meaning}: {passed:,} of {candidates[tier]:,} pass, "
+            f"{len(taken) - passed} do not, {candidates[tier] - len(taken)} were not taken; "
+            f"{recorded['seconds'][tier] / 60:.0f} core-minutes"
+        )
+    failed = [(row, tier) for row in rows for tier in ("shape", "step")]
+    lines += ["", "Exceptions:", ""]
+    exceptions = [
+        f"- `{row['name']}`, {tier}: {row[tier]}"
+        for row, tier in failed
+        if row[tier] not in ("pass", None)
+    ]
+    lines += [*(exceptions or ["- none"]), ""]
+    lines += _table_head(
+        ["name", "params", "family", "head", "groups", "blocks", "grouped by", "shape", "step"]
     )
+    lines += [f"| {' | '.join(_backbone_cells(row))} |" for row in rows]
+    versions = ", ".join(f"{name} {value}" for name, value in recorded["versions"].items())
+    return "\n".join([f"With {versions}; {recorded['device']}:", "", *lines])
+
+
+def _backbone_cells(row: dict[str, Any]) -> list[str]:
+    """Give the cells of one architecture."""
+    facts = [str(row.get(key, "")) for key in ("family", "head", "groups", "blocks", "grouped_by")]
+    ends = {None: "", "pass": "pass"}
+    step = ends.get(row["step"], "no")
+    size = f" at {row['step_size']} px" if step == "pass" else ""
+    count = f"{row['num_parameters'] / 1e6:.1f} M"
+    return [f"`{row['name']}`", count, *facts, ends.get(row["shape"], "no"), f"{step}{size}"]
+
+
+def tuning() -> str:
+    """Show each variant's validation accuracy on each set: mean and range over its seeds."""
+    if not TUNING.is_file():
+        return "No figures are recorded yet."
+    recorded = json.loads(TUNING.read_text(encoding="utf-8"))
+    rows = recorded["rows"]
+    sets = list(dict.fromkeys(row["data"] for row in rows))
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    lines = _table_head(["changed", *sets, "mean of the sets"])
+    for variant in variants:
+        found = [
+            [row["last"] for row in rows if (row["data"], row["variant"]) == (data, variant)]
+            for data in sets
+        ]
+        means = [sum(values) / len(values) for values in found if values]
+        cells = [_spread(values) for values in found]
+        whole = _percent(sum(means) / len(means)) if len(means) == len(sets) else ""
+        lines.append(f"| `{variant}` | {' | '.join(cells)} | {whole} |")
+    notes = [f"- {note}" for note in recorded["notes"]]
+    return "\n".join([*_command(recorded), "", f"{recorded['device']}.", "", *notes, "", *lines])
+
+
+def _spread(values: list[float]) -> str:
+    """Show the mean of some shares in percent, their range, and how many there are."""
+    if not values:
+        return ""
+    mean = sum(values) / len(values)
+    low, high = 100 * min(values), 100 * max(values)
+    return f"{_percent(mean)} ({low:.1f} to {high:.1f}, {len(values)} seeds)"
 
 
 def _benchmark(file: Path) -> str:
@@ -240,6 +313,7 @@ def _first_line(documented: Any) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "backbones": backbones,
     "benchmarks": benchmarks,
     "classifier": classifier,
     "commands": commands,
@@ -247,6 +321,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "errors": errors,
     "recipe": recipe,
     "results": results,
+    "tuning": tuning,
 }
 
 if __name__ == "__main__":

@@ -125,6 +125,27 @@ CASES = [
     (["--data", "photos", "--device", "cuda:9"], 1, "device cuda:9 is not there", "auto"),
     (["--data", "photos", "--out", "photos"], 1, "exists and is not empty", "--overwrite"),
     (["--data", "photos", "--weights", "no.safetensors"], 4, "there is no weights file", "check"),
+    (
+        [*("--data", "photos", "--no-pretrained", "--backbone", "test_vit")]
+        + ["--set", "model.image_size=100"],
+        4,
+        "test_vit cannot take images of 100 x 100 px: Input height (100) should be divisible",
+        "hint: model.image_size can be 96, 112, 160 x 160 px",
+    ),
+    (
+        [*("--data", "photos", "--no-pretrained", "--backbone", "test_vit")]
+        + ["--set", "stages.1.train={last: 40}"],
+        2,
+        "stages.1.train.last: the backbone has 7 coarse groups, not 40",
+        "write all, or {last: 7} at most",
+    ),
+    (
+        [*("--data", "photos", "--no-pretrained", "--backbone", "test_vit")]
+        + ["--set", "stages.1.train={lora: {targets: nothing_like_it}}"],
+        2,
+        "stages.1.train",
+        "nothing_like_it",
+    ),
 ]
 
 
