@@ -116,7 +116,7 @@ def rebuild_backbone(
         arguments: Of the architecture: `img_size`, `in_chans`, `drop_rate`, `drop_path_rate`.
 
     Raises:
-        Exception: One of `BUILDBUILD_FAILURES`, as timm raises it.
+        Exception: One of `BUILD_FAILURES`, as timm raises it.
     """
     state = {"state_dict": model.state_dict(), "source": "", "custom_load": False}
     rebuilt: TimmModel = timm.create_model(

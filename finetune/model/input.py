@@ -70,19 +70,10 @@ def train_spec(
 
 
 def _config(model: TimmModel, request: InputRequest, *, is_test: bool) -> dict[str, Any]:
-    """Give timm's data configuration for the input asked for.
-
-    Where the weights have no mean for a channel it is the mean over theirs, as in timm's own
-    scripts.
-    """
+    """Give timm's data configuration for the input asked for."""
     config = data_config(model, is_test=is_test)
     channels, *size = config["input_size"]
-    channels = request.in_chans or channels
-    for key in ("mean", "std"):
-        values = tuple(config[key])
-        if len(values) not in (1, channels):
-            config[key] = (sum(values) / len(values),) * channels
-    return {**config, "input_size": (channels, *(request.image_size or size))}
+    return {**config, "input_size": (request.in_chans or channels, *(request.image_size or size))}
 
 
 def fit_input(

@@ -24,12 +24,24 @@ from finetune.types import ParamInfo, ParamRule
 
 AUGMENTS = ["albumentations", "light", "none", "python", "standard", "strong"]
 HEADS = ["cosine", "linear", "mlp", "python"]
-POLICIES = ["all", "bias", "blocks", "head", "last_blocks", "last", "match", "norm", "python"]
+POLICIES = [
+    "all",
+    "bias",
+    "blocks",
+    "head",
+    "last_blocks",
+    "last",
+    "lora",
+    "match",
+    "norm",
+    "python",
+]
 SCHEDULES = ["constant", "cosine", "one_cycle", "step"]
 NUM_METRICS = 10
 
 # What a member needs beyond its defaults.
 NEEDS = {
+    "lora": {"lora": {"rank": 2}},
     "albumentations": {"transforms": ["HorizontalFlip"]},
     "blocks": {"blocks": ["stem"]},
     "last": {"last": 1},

@@ -102,6 +102,7 @@ def test_full_disk_is_one_sentence_and_leaves_no_half_model(
     assert left == ["environment.json", "events.jsonl", "history.csv", "recipe.yaml", "split.csv"]
 
 
+RANDOM_VIT = ["--data", "photos", "--no-pretrained", "--backbone", "test_vit", "--set"]
 CASES = [
     (["--data", "nowhere"], 3, "there is no folder or file", ""),
     (
@@ -126,22 +127,31 @@ CASES = [
     (["--data", "photos", "--out", "photos"], 1, "exists and is not empty", "--overwrite"),
     (["--data", "photos", "--weights", "no.safetensors"], 4, "there is no weights file", "check"),
     (
-        [*("--data", "photos", "--no-pretrained", "--backbone", "test_vit")]
-        + ["--set", "model.image_size=100"],
+        [
+            *("--data", "photos", "--no-pretrained", "--backbone", "test_vit"),
+            "--set",
+            "model.image_size=100",
+        ],
         4,
         "test_vit cannot take images of 100 x 100 px: Input height (100) should be divisible",
         "hint: model.image_size can be 96, 112, 160 x 160 px",
     ),
     (
-        [*("--data", "photos", "--no-pretrained", "--backbone", "test_vit")]
-        + ["--set", "stages.1.train={last: 40}"],
+        [
+            *("--data", "photos", "--no-pretrained", "--backbone", "test_vit"),
+            "--set",
+            "stages.1.train={last: 40}",
+        ],
         2,
         "stages.1.train.last: the backbone has 7 coarse groups, not 40",
         "write all, or {last: 7} at most",
     ),
     (
-        [*("--data", "photos", "--no-pretrained", "--backbone", "test_vit")]
-        + ["--set", "stages.1.train={lora: {targets: nothing_like_it}}"],
+        [
+            *("--data", "photos", "--no-pretrained", "--backbone", "test_vit"),
+            "--set",
+            "stages.1.train={lora: {targets: nothing_like_it}}",
+        ],
         2,
         "stages.1.train",
         "nothing_like_it",
