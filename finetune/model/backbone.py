@@ -172,7 +172,24 @@ def save_config(
         config: timm data configuration to save as the truth of preprocessing.
     """
     model_config = {"label_names": list(class_names)} if class_names else None
-    save_config_for_hf(model, str(file), model_config=model_config, data_config=config)
+    save_config_for_hf(
+        model,
+        str(file),
+        model_config=model_config,
+        model_args=_own_arguments(model),
+        data_config=config,
+    )
+
+
+def _own_arguments(model: TimmModel) -> dict[str, Any]:
+    """Name the arguments that timm would otherwise choose by whether weights are loaded.
+
+    fbnetc_100 alone has another epsilon in its batch normalisations when it is built with
+    pretrained weights than without, so that what was trained one way would be rebuilt the other.
+    """
+    if model.pretrained_cfg.get("architecture") != "fbnetc_100":
+        return {}
+    return {"bn_eps": model.bn1.eps}
 
 
 def why_not_loadable(model: TimmModel) -> str | None:
