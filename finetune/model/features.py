@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from finetune.model.fuse import fused
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -38,12 +40,12 @@ def extract_features(
     Returns:
         Features (N, D) float32 and labels (N,) int64, in the order of the batches.
     """
-    network.eval()
     device = next(network.parameters()).device
+    ready = fused(network.eval(), network.input_size)
     rows: list[NDArray[np.float32]] = []
     labels: list[NDArray[np.int64]] = []
     for images, batch_labels, _ in batches:
-        rows.append(network.head_inputs(normalize(images.to(device))).float().cpu().numpy())
+        rows.append(ready.head_inputs(normalize(images.to(device))).float().cpu().numpy())
         labels.append(batch_labels.cpu().numpy())
         if progress:
             progress(sum(map(len, labels)), total)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +19,7 @@ from finetune.model.depth import is_batch_norm
 
 __all__ = ["fused"]
 
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 Pairs = list[tuple[str, str]]
 
 # Careful: a subclass may compute its weight anew in each pass (weight standardisation).
@@ -27,7 +28,7 @@ _TOLERANCE = 1e-5  # of the largest logit; rounding in another order gives a few
 
 
 @torch.no_grad()
-def fused(network: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
+def fused(network: NetworkT, input_size: tuple[int, int, int]) -> NetworkT:
     """Give a copy of a network in eval mode whose convolutions do the work of its normalisations.
 
     Args:

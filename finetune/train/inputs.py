@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from finetune.recipe.schema import ResolvedRecipe
     from finetune.types import Index, Sample
 
-    Loader = DataLoader[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
+    Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+    Loader = DataLoader[Batch]
 
-__all__ = ["Inputs", "balanced_weights", "class_counts", "make_inputs"]
+__all__ = ["Inputs", "KeptBatches", "balanced_weights", "class_counts", "make_inputs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,20 +43,60 @@ class Inputs:
     train_images: TrainImages
     sampler: EpochSampler
     train: Loader
-    train_plain: Loader
-    val: Loader | None
+    train_plain: Loader | KeptBatches
+    val: Loader | KeptBatches | None
     counts: NDArray[np.int64]
     num_val: int
 
     def prepared(self, accelerator: Accelerator) -> Inputs:
-        """Let Accelerate place batches on the device, and share them out among processes."""
-        val = None if self.val is None else accelerator.prepare(self.val)
-        return replace(self, train=accelerator.prepare(self.train), val=val)
+        """Let Accelerate place batches on the device, and share them out among processes.
+
+        What evaluation sees of an image is the same in every pass, so it is decoded once.
+        """
+        val = None if self.val is None else KeptBatches(accelerator.prepare(self.val))
+        plain = KeptBatches(self.train_plain)
+        return replace(self, train=accelerator.prepare(self.train), train_plain=plain, val=val)
 
     def begin_epoch(self, stage_index: int, epoch: int) -> None:
         """Tell order and augmentation which epoch comes next."""
         self.train_images.begin_epoch(stage_index, epoch)
         self.sampler.begin_epoch(stage_index, epoch)
+
+
+class KeptBatches:
+    """A loader whose batches are kept in memory once read, as many as fit a budget.
+
+    Args:
+        loader: Gives the same batches in each pass.
+        budget_bytes: Of images; 512 MiB hold some 3,500 of 224 px.
+    """
+
+    def __init__(self, loader: Loader | KeptBatches, *, budget_bytes: int = 512 * 2**20) -> None:
+        self.dataset = loader.dataset
+        self._loader = loader
+        self._budget_bytes = budget_bytes
+        self._kept: list[Batch] | None = None
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._kept is not None:
+            return iter(self._kept)
+        return self._read()
+
+    def _read(self) -> Iterator[Batch]:
+        """Pass batches on; keep them when all of them have fitted."""
+        kept: list[Batch] | None = []
+        num_bytes = 0
+        for batch in self._loader:
+            num_bytes += batch[0].nbytes
+            if kept is not None and num_bytes <= self._budget_bytes:
+                kept.append(batch)
+            else:
+                kept = None
+            yield batch
+        self._kept = kept
 
 
 def make_inputs(
