@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -72,7 +72,7 @@ class KeptBatches:
     """
 
     def __init__(self, loader: Loader | KeptBatches, *, budget_bytes: int = 512 * 2**20) -> None:
-        self.dataset = loader.dataset
+        self.dataset: Any = loader.dataset
         self._loader = loader
         self._budget_bytes = budget_bytes
         self._kept: list[Batch] | None = None
