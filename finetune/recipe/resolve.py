@@ -11,12 +11,9 @@ from typing import Any, TypeVar
 
 from finetune.components.policies import BlocksPolicy, LastBlocksPolicy, LastPolicy
 from finetune.errors import Problem, RecipeError
+from finetune.recipe.kinds import BatchNormMode, MemoryFormat, Precision, ResizeMode
 from finetune.recipe.schema import (
-    BatchNormMode,
-    MemoryFormat,
-    Precision,
     Recipe,
-    ResizeMode,
     ResolvedDataSection,
     ResolvedRecipe,
     ResolvedRuntimeSection,

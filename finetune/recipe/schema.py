@@ -4,14 +4,13 @@
 none is. They are two types, so that "auto" cannot reach training. A recipe loads without torch:
 what is heavy stands inside the verbs of its components. Only `load.py` knows YAML.
 
-A validator here raises a RecipeError whose paths begin at the value that it checks.
+A validator here raises a RecipeError whose paths begin at the value that it checks; plain values
+check themselves (`kinds.py`).
 """
 
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BeforeValidator,
     Field,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -21,13 +20,29 @@ from pydantic import (
 
 from finetune.components.augment import Augment, StandardAugment
 from finetune.components.heads import Head, LinearHead
-from finetune.components.metrics import METRICS
 from finetune.components.optimizers import Optimizer, OptimizerSection
 from finetune.components.policies import HeadPolicy, Policy
-from finetune.components.problems import did_you_mean, show_value
 from finetune.components.schedules import CosineSchedule, Schedule
 from finetune.components.section import Number, Section, WholeNumber
 from finetune.errors import DISTRIBUTION, Problem, RecipeError
+from finetune.recipe.kinds import (
+    SELECTION_METRICS,
+    Auto,
+    BatchNormMode,
+    Device,
+    Epochs,
+    Fraction,
+    ImageSize,
+    LayerDecay,
+    MemoryFormat,
+    Precision,
+    RecipeName,
+    ResizeMode,
+    SelectionMetric,
+    StageName,
+    Workers,
+    refuse,
+)
 
 __all__ = [
     "SELECTION_METRICS",
@@ -46,83 +61,7 @@ __all__ = [
     "TrainingSection",
 ]
 
-Auto = Literal["auto"]
-Fraction = Annotated[Number, Field(ge=0, lt=1)]
-Epochs = Annotated[WholeNumber, Field(ge=1, le=10_000)]
-LayerDecay = Annotated[Number, Field(gt=0, le=1)]
-Pixels = Annotated[WholeNumber, Field(ge=8, le=4_096)]
-Workers = Annotated[WholeNumber, Field(ge=0, le=256)]
-ResizeMode = Literal["crop", "pad", "squash"]
-Precision = Literal["fp32", "bf16", "fp16"]
-BatchNormMode = Literal["trained", "frozen"]
-MemoryFormat = Literal["contiguous", "channels_last"]
-
-SELECTION_METRICS = tuple(f"val_{name}" for name in METRICS)
-_DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps")
-_DEVICE = r"^(auto|cpu|mps|cuda(:\d+)?)$"
-_STAGE_NAME = r"^[A-Za-z0-9_-]{1,40}$"
-_RECIPE_NAME = r"^[A-Za-z0-9_.-]{1,60}$"
 _PROBE_VALUES = ("name", "train", "solver")  # all that a probe stage has
-
-
-def _refuse(path: str, message: str, *, hint: str | None = None) -> RecipeError:
-    """Make the error of a validator: one problem, its path from the value that is checked."""
-    return RecipeError([Problem(path, message, hint=hint)])
-
-
-def _selection_metric(value: Any) -> Any:
-    """Check that a selection metric is a validation figure that exists."""
-    if not isinstance(value, str) or value in SELECTION_METRICS:
-        return value
-    if value.startswith("test_"):
-        raise _refuse(
-            "", f"{value!r}: the test part is never used for a choice; take a val_ figure"
-        )
-    allowed = ", ".join(SELECTION_METRICS)
-    hint = did_you_mean(value, SELECTION_METRICS)
-    raise _refuse("", f"there is no metric {value!r}; allowed: {allowed}", hint=hint)
-
-
-def _device(value: Any) -> Any:
-    """Check that a device is one that a recipe can name."""
-    if isinstance(value, str) and not re.match(_DEVICE, value):
-        message = f"unknown value {value!r}; allowed: {', '.join(_DEVICES)}"
-        raise _refuse("", message, hint=did_you_mean(value, _DEVICES))
-    return value
-
-
-def _stage_name(value: Any) -> Any:
-    """Check that the name of a stage can stand in a table."""
-    if isinstance(value, str) and not re.match(_STAGE_NAME, value):
-        raise _refuse("", f"1 to 40 letters, digits, - and _ make a name, got {show_value(value)}")
-    return value
-
-
-def _recipe_name(value: Any) -> Any:
-    """Check that the name of a recipe can stand in a path."""
-    if isinstance(value, str) and not re.match(_RECIPE_NAME, value):
-        raise _refuse(
-            "", f"1 to 60 letters, digits, -, _ and . make a name, got {show_value(value)}"
-        )
-    return value
-
-
-SelectionMetric = Annotated[
-    str,
-    BeforeValidator(_selection_metric),
-    Field(json_schema_extra={"enum": list(SELECTION_METRICS)}),
-]
-Device = Annotated[str, Field(pattern=_DEVICE), BeforeValidator(_device)]
-
-
-def _two_sides(value: Any) -> Any:
-    """Read one number as both sides of a square."""
-    return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-ImageSize = Annotated[
-    tuple[Pixels, Pixels], BeforeValidator(_two_sides, json_schema_input_type=Pixels | list[Pixels])
-]
 
 
 class ModelSection(Section):
@@ -149,7 +88,7 @@ class ModelSection(Section):
     @model_validator(mode="after")
     def _has_weights_of_one_kind(self) -> Self:
         if self.weights is not None and not self.pretrained:
-            raise _refuse("weights", "a weights file is named, but pretrained is false; drop one")
+            raise refuse("weights", "a weights file is named, but pretrained is false; drop one")
         return self
 
 
@@ -186,9 +125,7 @@ class EarlyStopping(Section):
 class Stage(Section):
     """One stage of training: what learns, for how long, how fast."""
 
-    name: Annotated[str, BeforeValidator(_stage_name)] = Field(
-        pattern=_STAGE_NAME, description="Its name in tables."
-    )
+    name: StageName = Field(description="Its name in tables.")
     train: Policy = Field(description="What learns; everything else is frozen, BatchNorm included.")
     solver: Literal["gradient", "probe"] = Field(
         "gradient",
@@ -218,7 +155,7 @@ class Stage(Section):
             self._check_probe()
         stopping = self.early_stopping
         if stopping and self.epochs != "auto" and stopping.patience >= self.epochs:
-            raise _refuse("early_stopping.patience", cannot_fire(stopping.patience, self.epochs))
+            raise refuse("early_stopping.patience", cannot_fire(stopping.patience, self.epochs))
         return self
 
     def _check_probe(self) -> None:
@@ -303,9 +240,7 @@ class Recipe(Section):
     """
 
     schema_version: Literal[1] = Field(1, description="Of the recipe's own format.")
-    name: Annotated[str, BeforeValidator(_recipe_name)] = Field(
-        "custom", pattern=_RECIPE_NAME, description="Its name."
-    )
+    name: RecipeName = Field("custom", description="Its name.")
     seed: WholeNumber = Field(0, ge=0, lt=2**32, description="All randomness follows from it.")
     model: ModelSection = Field(ModelSection(), description="The network.")
     data: DataSection = Field(DataSection(), description="The photos.")
@@ -324,7 +259,7 @@ class Recipe(Section):
     def _is_of_this_version(cls, value: Any) -> Any:
         if isinstance(value, int) and value > 1:
             hint = f"pip install --upgrade {DISTRIBUTION}"
-            raise _refuse("", f"this version of finetune reads version 1, not {value}", hint=hint)
+            raise refuse("", f"this version of finetune reads version 1, not {value}", hint=hint)
         return value
 
     @field_validator("stages")
@@ -333,14 +268,14 @@ class Recipe(Section):
         names = [stage.name for stage in stages]
         for index, name in enumerate(names):
             if name in names[:index]:
-                raise _refuse(f"{index}.name", f"two stages are called {name!r}; names must differ")
+                raise refuse(f"{index}.name", f"two stages are called {name!r}; names must differ")
         return stages
 
     @model_validator(mode="after")
     def _probe_fits_head(self) -> Self:
         kind = self.model.head.kind
         if kind != "linear" and any(stage.solver == "probe" for stage in self.stages):
-            raise _refuse(
+            raise refuse(
                 "model.head",
                 f"a stage with solver: probe fits a linear head, but the head is {kind}",
                 hint="write head: linear, or train the head by gradient",
