@@ -28,6 +28,7 @@ __all__ = [
     "ResizeMode",
     "SelectionMetric",
     "StageName",
+    "Views",
     "Workers",
     "refuse",
 ]
@@ -37,6 +38,7 @@ Fraction = Annotated[Number, Field(ge=0, lt=1)]
 Epochs = Annotated[WholeNumber, Field(ge=1, le=10_000)]
 LayerDecay = Annotated[Number, Field(gt=0, le=1)]
 Pixels = Annotated[WholeNumber, Field(ge=8, le=4_096)]
+Views = Annotated[WholeNumber, Field(ge=0, le=64)]
 Workers = Annotated[WholeNumber, Field(ge=0, le=256)]
 ResizeMode = Literal["crop", "pad", "squash"]
 Precision = Literal["fp32", "bf16", "fp16"]

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from finetune.components.policies import BlocksPolicy, LastBlocksPolicy, LastPolicy
+from finetune.components.policies import AllPolicy, BlocksPolicy, LastBlocksPolicy, LastPolicy
 from finetune.errors import Problem, RecipeError
 from finetune.recipe.kinds import BatchNormMode, MemoryFormat, Precision, ResizeMode
 from finetune.recipe.schema import (
@@ -36,6 +36,7 @@ _SCRATCH_STEPS = 1_500  # nothing is known beforehand, so about four times as ma
 _SCRATCH_MIN_EPOCHS, _SCRATCH_MAX_EPOCHS = 20, 100
 _FEW_IMAGES = 200  # below this, starting processes takes longer than they save
 _MAX_WORKERS = 8
+_EPOCHS_A_VIEW, _MAX_VIEWS = 3, 4  # to be confirmed by docs/benchmarks/views.json
 _LAYER_DECAY = {
     "conv": (1.0, "a convolutional network with batch normalisation: every depth at the full rate"),
     "convnext": (0.9, "a convolutional network with layer normalisation: 0.9, as AutoGluon ships"),
@@ -74,6 +75,7 @@ def resolve(
             "epochs": _note(reasons, f"stages.{index}.epochs", epochs),
             "layer_decay": _note(reasons, f"stages.{index}.layer_decay", decay),
             "batch_norm": _note(reasons, f"stages.{index}.batch_norm", norm),
+            "views": _note(reasons, f"stages.{index}.views", _choose_views(stage, epochs.value)),
         }
         stages.append(values)
     problems = [*_find_depth_problems(recipe, backbone), *_find_patience_problems(stages)]
@@ -178,6 +180,17 @@ def _choose_batch_norm(stage: Stage, backbone: BackboneFacts) -> Choice[BatchNor
     if stage.solver == "probe" or not backbone.has_batch_norm:
         return Choice("trained", "")
     return Choice("trained", "where a block trains, so do its statistics; frozen blocks hold still")
+
+
+def _choose_views(stage: Stage, epochs: int) -> Choice[int]:
+    """Choose how many views of a photo frozen layers compute once, for all epochs to draw from."""
+    if stage.views != "auto":
+        return Choice(stage.views, "")
+    if stage.solver == "probe" or isinstance(stage.train, AllPolicy):
+        return Choice(0, "")
+    views = min(max(1, epochs // _EPOCHS_A_VIEW), _MAX_VIEWS)
+    told = "1 view" if views == 1 else f"{views} views"
+    return Choice(views, f"frozen layers compute {told} of a photo for {epochs} epochs")
 
 
 def _choose_resize(recipe: Recipe, backbone: BackboneFacts) -> Choice[ResizeMode]:

@@ -40,6 +40,7 @@ from finetune.recipe.kinds import (
     ResizeMode,
     SelectionMetric,
     StageName,
+    Views,
     Workers,
     refuse,
 )
@@ -146,6 +147,11 @@ class Stage(Section):
     )
     batch_norm: BatchNormMode | Auto = Field(
         "auto", description="Statistics of the blocks that train; frozen blocks never move."
+    )
+    views: Views | Auto = Field(
+        "auto",
+        description="Views of a photo that frozen layers compute once, for all epochs to draw "
+        "from; the first is evaluation's. 0 computes them anew in every epoch.",
     )
     early_stopping: EarlyStopping | None = Field(None, description="Off unless given.")
 
@@ -296,6 +302,7 @@ class ResolvedStage(Stage):
     epochs: Epochs
     layer_decay: LayerDecay
     batch_norm: BatchNormMode
+    views: Views
 
 
 class ResolvedRuntimeSection(RuntimeSection):

@@ -28,6 +28,7 @@ def make_stage(**values: object) -> ResolvedStage:
         "epochs": 2,
         "layer_decay": 0.5,
         "batch_norm": "trained",
+        "views": 0,
         **values,
     }
     return ResolvedStage.model_validate(given)
