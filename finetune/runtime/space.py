@@ -1,0 +1,82 @@
+"""How much room there is: on the disk of a folder and in memory; and sizes in words."""
+
+import os
+import shutil
+from pathlib import Path
+
+__all__ = ["GIB", "free_disk", "free_memory", "size_words"]
+
+GIB = 1 << 30
+_MEMINFO = Path("/proc/meminfo")
+# Limit and use of a container, version 2 and version 1 of control groups.
+_GROUPS = (
+    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (
+        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+    ),
+)
+
+
+def free_disk(folder: Path) -> int:
+    """Give the bytes that this user may still write below a folder, which need not exist yet."""
+    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        return 0
+    return shutil.disk_usage(nearest).free
+
+
+def free_memory() -> int:
+    """Give the bytes of memory that can be had without swapping; 0 where that is unknown.
+
+    What the kernel would give back (its cache of files) counts as free, and a container's limit
+    counts where it is lower.
+    """
+    free = _meminfo_free()
+    for limit_path, used_path in _GROUPS:
+        limit, used = _read_int(limit_path), _read_int(used_path)
+        if limit is not None and used is not None:
+            free = min(free, max(0, limit - used))
+    return free
+
+
+def size_words(num_bytes: int) -> str:
+    """Write a size as a person says it.
+
+    >>> size_words(512), size_words(5_120), size_words(1_300_000_000), size_words(10 * GIB)
+    ('512 B', '5.0 KiB', '1.2 GiB', '10 GiB')
+    """
+    if num_bytes < 1024:
+        return f"{num_bytes} B"
+    size = float(num_bytes)
+    for unit in ("KiB", "MiB", "GiB"):
+        size /= 1024
+        if size < 1023.5:
+            return f"{size:.0f} {unit}" if size >= 9.95 else f"{size:.1f} {unit}"
+    return f"{size / 1024:.1f} TiB"
+
+
+def _meminfo_free() -> int:
+    """Read what Linux says is available; elsewhere ask for free pages."""
+    try:
+        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
+        (available,) = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+        return int(available) * 1024
+    except (OSError, ValueError):
+        return _free_pages()
+
+
+def _free_pages() -> int:
+    """Count the bytes of free pages where the system tells; 0 elsewhere."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
+def _read_int(path: Path) -> int | None:
+    """Read a file of one number; None where it is absent or says `max`."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
