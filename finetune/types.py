@@ -26,6 +26,7 @@ __all__ = [
     "ParamInfo",
     "ParamRule",
     "Progress",
+    "Reduction",
     "Sample",
     "Split",
 ]
@@ -33,6 +34,8 @@ __all__ = [
 T = TypeVar("T")
 Split = Literal["train", "val", "test"]
 Progress = Callable[[int, int], None]  # (done, total) after each item of a long piece of work
+# Whether an upright image of the first size may be decoded as one of the second: (width, height) px
+Reduction = Callable[[tuple[int, int], tuple[int, int]], bool]
 
 
 @dataclass(frozen=True)

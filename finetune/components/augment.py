@@ -5,6 +5,10 @@ albumentations' plain linear resize does not antialias. Free pipelines name albu
 transforms and their arguments; nothing else can be named, so a stranger's recipe is safe to load.
 Randomness is a function of the seed passed with each image, whatever the process or the order.
 Evaluation never passes here: it is `finetune.components.preprocess`.
+
+Where files are decoded at reduced scale, `reduction` says how small an augmentation may find them:
+a preset's smallest crop keeps the input's size, `none` is evaluation; what free pipelines and
+Python functions need cannot be known, so they are given all pixels.
 """
 
 import inspect
@@ -15,15 +19,19 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, field_serializer, f
 
 from finetune.components.component import Component
 from finetune.components.pipelines import (
+    NARROWEST,
     AugmentFunction,
+    CropReduction,
     EvaluationGeometry,
     NamedPipeline,
     PythonPipeline,
+    evaluation_of,
 )
 from finetune.components.preprocess import InputSpec
 from finetune.components.section import Number, Section
 from finetune.components.steps import find_unfit, make_steps, refusals
 from finetune.errors import Problem, RecipeError
+from finetune.types import Reduction
 
 __all__ = [
     "AlbumentationsAugment",
@@ -53,6 +61,10 @@ class NoAugment(Section):
         """Build the geometry of evaluation."""
         return EvaluationGeometry(spec)
 
+    def reduction(self, spec: InputSpec) -> Reduction | None:
+        """Allow what evaluation allows."""
+        return evaluation_of(spec).reduction
+
 
 class _Preset(Section):
     """Random crop to the input's size, flips, colour, rotation, blur, erasing."""
@@ -77,6 +89,12 @@ class _Preset(Section):
         """Build the crop and what follows it."""
         return NamedPipeline(self, spec, keeps_shape=True)
 
+    def reduction(self, spec: InputSpec) -> Reduction | None:
+        """Allow the scales that leave the smallest crop the input's size."""
+        if spec.decode == "full":
+            return None
+        return CropReduction(spec.width, spec.height, float(self.min_scale))
+
     def compose(self, spec: InputSpec) -> Any:
         """Give the `albumentations.Compose` of this preset."""
         A = _albumentations()
@@ -87,7 +105,7 @@ class _Preset(Section):
             A.RandomResizedCrop(
                 size=(spec.height, spec.width),
                 scale=(self.min_scale, 1.0),
-                ratio=(3 / 4 * shape, 4 / 3 * shape),  # 1409.4842, as torchvision and timm have it
+                ratio=(NARROWEST * shape, shape / NARROWEST),
                 interpolation=getattr(cv2, _ENLARGE.get(spec.interpolation, "INTER_LINEAR")),
                 area_for_downscale="image",
             ),
@@ -211,6 +229,10 @@ class AlbumentationsAugment(Section):
             raise RecipeError(found)
         return NamedPipeline(self, spec, keeps_shape=False)
 
+    def reduction(self, spec: InputSpec) -> Reduction | None:
+        """Allow none: what the steps need cannot be known."""
+        return None
+
     def compose(self, spec: InputSpec) -> Any:
         """Give the `albumentations.Compose` of the steps."""
         return _albumentations().Compose(self._steps())
@@ -285,6 +307,10 @@ class PythonAugment(Section):
             built: AugmentFunction = self.function.build(spec)
             return built
         return PythonPipeline(self.function, spec)
+
+    def reduction(self, spec: InputSpec) -> Reduction | None:
+        """Allow none: what the function needs cannot be known."""
+        return None
 
 
 def _albumentations() -> Any:

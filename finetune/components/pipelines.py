@@ -7,8 +7,10 @@ and torch's random states stay untouched; OpenCV's is set by albumentations' tra
 
 import copy
 import inspect
+import math
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from finetune.components.pixels import to_array, to_picture
@@ -21,7 +23,17 @@ if TYPE_CHECKING:
 
     Pixels = NDArray[np.uint8]
 
-__all__ = ["AugmentFunction", "EvaluationGeometry", "NamedPipeline", "PythonPipeline"]
+__all__ = [
+    "NARROWEST",
+    "AugmentFunction",
+    "CropReduction",
+    "EvaluationGeometry",
+    "NamedPipeline",
+    "PythonPipeline",
+    "evaluation_of",
+]
+
+NARROWEST = 3 / 4  # aspect of a random crop: 1409.4842, as torchvision and timm have it
 
 
 class AugmentFunction(Protocol):
@@ -48,20 +60,57 @@ class EvaluationGeometry:
     """The geometry of evaluation as an augmentation: deterministic, antialiased by Pillow."""
 
     def __init__(self, spec: InputSpec) -> None:
-        self._transform = Preprocessing.model_validate(
-            {
-                "input_size": (spec.channels, spec.height, spec.width),
-                "mean": tuple(value / 255 for value in spec.fill),
-                "interpolation": spec.interpolation,
-                "crop_mode": spec.crop_mode,
-                "crop_pct": spec.crop_pct,
-            }
-        ).transform()
+        self._transform = evaluation_of(spec).transform()
 
     def __call__(self, image: "Pixels", *, seed: int = 0) -> "Pixels":
         """Give the image as evaluation would see it; the seed changes nothing."""
         pixels: Pixels = self._transform(to_picture(image)).permute(1, 2, 0).numpy()
         return pixels
+
+
+def evaluation_of(spec: InputSpec) -> Preprocessing:
+    """Give what evaluation does, at the size of a training image; of its mean only the fill."""
+    return Preprocessing.model_validate(
+        {
+            "input_size": (spec.channels, spec.height, spec.width),
+            "mean": tuple(value / 255 for value in spec.fill),
+            "interpolation": spec.interpolation,
+            "crop_mode": spec.crop_mode,
+            "crop_pct": spec.crop_pct,
+            "decode": spec.decode,
+        }
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CropReduction:
+    """Allows the scales at which the smallest random crop still has the input's size.
+
+    Padding and squashing to the input's shape leave at least the area that is counted here.
+
+    Attributes:
+        width: Of the input, in pixels.
+        height: Of the input, in pixels.
+        min_scale: Smallest part of the image's area that a crop shows.
+
+    Example:
+        >>> CropReduction(224, 224, 0.35)((4000, 3000), (1000, 750))
+        True
+        >>> CropReduction(224, 224, 0.35)((4000, 3000), (500, 375))
+        False
+    """
+
+    width: int
+    height: int
+    min_scale: float
+
+    def __call__(self, full: tuple[int, int], reduced: tuple[int, int]) -> bool:
+        """Whether an upright image of one size may be decoded as one of another."""
+        width, height = reduced
+        area = self.min_scale * width * height * NARROWEST
+        shape = self.width / self.height
+        narrowest, lowest = math.sqrt(area * shape), math.sqrt(area / shape)
+        return min(width, narrowest) >= self.width and min(height, lowest) >= self.height
 
 
 class NamedPipeline:

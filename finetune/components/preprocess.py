@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from finetune.components.section import Section
+from finetune.types import Reduction
 
 if TYPE_CHECKING:
     import torch
@@ -24,10 +25,13 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lan
 CropMode = Literal["center", "border", "squash"]
 Colour = Literal["grey", "rgb", "bands"]
 Channels = Literal[1, 3, 4]
+Decode = Literal["full", "reduced"]
 Pixels = Annotated[int, Field(ge=1, le=16_384)]
 
 # Pillow's own line between a large picture and a suspicious one; 256 MiB as RGB.
 _MOST_RESIZED_PIXELS = 89_478_485
+# Pillow's default `reducing_gap` of thumbnails: "very close to fair resampling".
+_REDUCING_GAP = 2.0
 _COLOURS: dict[int, Colour] = {1: "grey", 3: "rgb", 4: "bands"}
 _CROP_MODES: dict[str, CropMode] = {"crop": "center", "pad": "border", "squash": "squash"}
 
@@ -44,6 +48,7 @@ class InputSpec:
         crop_pct: Part of the resized image that evaluation keeps along each side.
         channels: C of the image: 1 grey, 3 RGB, 4 bands as they are in the file.
         fill: C values of padded borders, 0 to 255; one value stands for all.
+        decode: Whether files may be decoded at reduced scale.
     """
 
     height: int
@@ -53,6 +58,7 @@ class InputSpec:
     crop_pct: float = 1.0
     channels: int = 3
     fill: tuple[int, ...] = (0,)
+    decode: Decode = "full"
 
     def __post_init__(self) -> None:
         if len(self.fill) == 1:
@@ -86,6 +92,10 @@ class Preprocessing(Section):
     exif: Literal["apply"] = Field("apply", description="The EXIF orientation is applied.")
     colour: Colour = Field(
         "rgb", description="grey, rgb or bands, as the channels say: finetune.data.decode."
+    )
+
+    decode: Decode = Field(
+        "full", description="reduced decodes a JPEG smaller where geometry allows; full never."
     )
 
     @model_validator(mode="before")
@@ -142,7 +152,7 @@ class Preprocessing(Section):
 
     def to_data_config(self) -> dict[str, Any]:
         """Give the keywords of `timm.data.create_transform`."""
-        return self.model_dump(exclude={"exif", "colour"})
+        return self.model_dump(exclude={"exif", "colour", "decode"})
 
     @property
     def channels(self) -> int:
@@ -160,7 +170,20 @@ class Preprocessing(Section):
             crop_pct=self.crop_pct,
             channels=self.channels,
             fill=tuple(round(255 * value) for value in self.mean),
+            decode=self.decode,
         )
+
+    @property
+    def reduction(self) -> Reduction | None:
+        """Which scales of a file evaluation may be shown; None where it asks for full decoding.
+
+        A reduced image still has twice the sides that it is resized to, and is resized to exactly
+        the same size: the crop, and so what is seen, stays. It is softer by what libjpeg's scaling
+        and Pillow's filter differ from Pillow's filter alone. At an uneven size the last row or
+        column of the reduced image is partly empty, which libjpeg fills: a shift of less than half
+        a pixel of the input. Nearest-neighbour resizing is always of the full image.
+        """
+        return self._allows if self.decode == "reduced" else None
 
     def with_channels(self, in_chans: int) -> Self:
         """Change the number of channels, as timm does when it adapts RGB weights to them.
@@ -176,7 +199,7 @@ class Preprocessing(Section):
         if in_chans == self.channels:
             return self
         config = {**self.to_data_config(), "input_size": (in_chans, *self.input_size[1:])}
-        return type(self).from_data_config(config)
+        return type(self).from_data_config(config).model_copy(update={"decode": self.decode})
 
     def with_resize(self, mode: Literal["crop", "pad", "squash"]) -> Self:
         """Change how an image comes to the input's shape.
@@ -228,9 +251,11 @@ class Preprocessing(Section):
         colour = {1: "grey, ", 3: "", 4: "4 bands, "}[channels]
         mean = ", ".join(f"{value:g}" for value in self.mean)
         std = ", ".join(f"{value:g}" for value in self.std)
+        reduced = "; large JPEGs at reduced scale" if self.decode == "reduced" else ""
+        mode = f"{self.crop_mode} {self.crop_pct:g}"
         return (
             f"{height} x {width} px, {colour}{self.interpolation}, "
-            f"{self.crop_mode} {self.crop_pct:g}, mean {mean}, std {std} (from the weights)"
+            f"{mode}, mean {mean}, std {std} (from the weights){reduced}"
         )
 
     def lost_fraction(self, width: int, height: int) -> float:
@@ -253,6 +278,26 @@ class Preprocessing(Section):
         choose = max if self.crop_mode == "border" else min
         ratio = choose(width / box_width, height / box_height)
         return width / ratio, height / ratio
+
+    def resized_px(self, width: int, height: int) -> tuple[int, int]:
+        """Tell the width and height in whole pixels, as timm's transform rounds them."""
+        box_height, box_width = (math.floor(side / self.crop_pct) for side in self.input_size[1:])
+        if self.crop_mode == "center" and box_height == box_width:
+            # torchvision's Resize, which timm takes here, cuts off what the others round
+            short, long = min(width, height), max(width, height)
+            long = int(box_width * long / short)
+            return (box_width, long) if width <= height else (long, box_width)
+        new_width, new_height = self.resized(width, height)
+        return round(new_width), round(new_height)
+
+    def _allows(self, full: tuple[int, int], reduced: tuple[int, int]) -> bool:
+        """Whether an upright image of one size may be decoded as one of another."""
+        wanted = self.resized_px(*full)
+        is_ample = all(
+            side >= _REDUCING_GAP * new for side, new in zip(reduced, wanted, strict=True)
+        )
+        is_equal = self.resized_px(*reduced) == wanted
+        return is_ample and is_equal and self.interpolation != "nearest"
 
 
 def _channels_in(values: Mapping[str, Any]) -> int | None:

@@ -16,6 +16,11 @@
   is refused. They travel in mode CMYK, whose bands Pillow resizes each on its own.
 - Colour profiles are ignored, as in the training of timm's weights.
 - An image with more than `max_pixels` is refused from its header, before it takes memory.
+- Reduced decoding, where it is asked for: libjpeg computes a JPEG, or the first picture of an MPO,
+  at the smallest of 1/8, 1/4 and 1/2 of its sides that the reduction allows, which is told the
+  upright sizes. Where it allows none, in all other formats, and where libjpeg cannot scale (a
+  lossless JPEG), the image is decoded at its own size. `max_pixels` counts that size, and damage is
+  found all the same: the file is read to its end at every scale.
 """
 
 import logging
@@ -34,6 +39,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from finetune.components.pixels import MODES, to_picture
 from finetune.data.bands import why_not_four, with_plain_bands
 from finetune.errors import DataError
+from finetune.types import Reduction
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,6 +63,8 @@ _DAMAGE = (
     *(OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error),
 )
 _ORIENTATION_TAG = 0x0112  # of EXIF and TIFF
+_ON_ITS_SIDE = (5, 6, 7, 8)
+_SCALES = (8, 4, 2)  # that Pillow asks libjpeg for, the smallest picture first
 _ARRAYS = {
     1: "a grey image is uint8 of shape (height, width) or (height, width, 1)",
     3: "an image is uint8 of shape (height, width, 3) in RGB order",
@@ -68,13 +76,21 @@ class UnreadableImageError(DataError):
     """A file is no image that can be read; the message is the reason, without the path."""
 
 
-def decode(source: "Path | BinaryIO | bytes", *, max_pixels: int, channels: int = 3) -> "Image":
-    """Decode an image fully: upright, of so many channels, by the rules of this module.
+def decode(
+    source: "Path | BinaryIO | bytes",
+    *,
+    max_pixels: int,
+    channels: int = 3,
+    reduction: Reduction | None = None,
+) -> "Image":
+    """Decode an image to its end: upright, of so many channels, by the rules of this module.
 
     Args:
         source: A path, an open binary file at its start, or the bytes of a file.
         max_pixels: Largest width times height, as the header says.
         channels: What the network takes: 1 grey, 3 RGB, 4 bands.
+        reduction: Whether an image of one size may be decoded as one of another; None decodes at
+            its own size.
 
     Returns:
         A Pillow image of mode L, RGB or CMYK that needs no file any more.
@@ -83,12 +99,12 @@ def decode(source: "Path | BinaryIO | bytes", *, max_pixels: int, channels: int 
         UnreadableImageError: It cannot be read; the message is the reason, without the path.
     """
     if isinstance(source, bytes):
-        return decode(BytesIO(source), max_pixels=max_pixels, channels=channels)
+        source = BytesIO(source)
     if isinstance(source, Path):
-        with open_image_file(source) as file:
-            return decode(file, max_pixels=max_pixels, channels=channels)
+        with open_image_file(source) as file, quiet():
+            return _decode_file(file, max_pixels, channels, reduction)
     with quiet():
-        return _decode_file(source, max_pixels, channels)
+        return _decode_file(source, max_pixels, channels, reduction)
 
 
 def to_image(value: object, *, channels: int = 3) -> "Image":
@@ -158,7 +174,9 @@ def _silence_log() -> None:
     logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
-def _decode_file(file: BinaryIO, max_pixels: int, channels: int) -> "Image":
+def _decode_file(
+    file: BinaryIO, max_pixels: int, channels: int, reduction: Reduction | None
+) -> "Image":
     """Decode an open file, its damage turned into a reason."""
     from PIL import Image, UnidentifiedImageError
 
@@ -176,7 +194,26 @@ def _decode_file(file: BinaryIO, max_pixels: int, channels: int) -> "Image":
         num_pixels = image.width * image.height
         if num_pixels > max_pixels:
             raise UnreadableImageError(f"has {num_pixels} pixels, the limit is {max_pixels}")
-        return _loaded(image, channels)
+        if reduction is None or not _is_reduced(image, reduction):
+            return _loaded(image, channels)
+        try:
+            return _loaded(image, channels)
+        except UnreadableImageError:  # damaged, or libjpeg cannot scale it: its own size decides
+            file.seek(0)
+            return _decode_file(file, max_pixels, channels, None)
+
+
+def _is_reduced(image: "Image", reduction: Reduction) -> bool:
+    """Ask for the smallest scale that a reduction allows; other formats than JPEG have no draft."""
+    is_on_its_side = _orientation(image) in _ON_ITS_SIDE
+    width, height = image.size
+    for scale in _SCALES:
+        stored = (-(-width // scale), -(-height // scale))  # libjpeg rounds up
+        sizes = (image.size, stored)
+        full, reduced = ((h, w) if is_on_its_side else (w, h) for w, h in sizes)
+        if min(width, height) >= scale and reduction(full, reduced):
+            return image.draft(None, (width // scale, height // scale)) is not None
+    return False
 
 
 @cache

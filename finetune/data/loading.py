@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 
 from finetune.components.pipelines import AugmentFunction
 from finetune.components.pixels import to_array
-from finetune.data.decode import UnreadableImageError, decode
+from finetune.data.decode import UnreadableImageError
 from finetune.errors import DataError
 from finetune.runtime.seeds import derive_seed
 from finetune.types import Choice, Sample
@@ -32,11 +33,13 @@ __all__ = [
     "EvalImages",
     "LoadingError",
     "TrainImages",
+    "ViewImages",
     "choose_workers",
     "make_loader",
 ]
 
 Item = tuple[torch.Tensor, int, int]  # (C, H, W) uint8, label, position
+Read = Callable[[Path], "Image"]  # `decode` with its limits; travels to worker processes
 
 _NOTE = "finetune-error: "  # opens the line that carries an error out of a worker
 _MOST_WORKERS = 8  # more wait for each other's disk and memory; PyTorch's own examples use 4 to 8
@@ -67,8 +70,10 @@ class EvalImages(Dataset[Item]):
         samples: N samples.
         transform: Pillow image → (C, H, W) uint8 tensor.
         classes: K class names; the label of a sample is its index here, -1 where it has none.
-        max_pixels: Images with more pixels are not decoded.
-        channels: C: 1 grey, 3 RGB, 4 bands.
+        read: Path → Pillow image: `decode` with its arguments.
+
+    Attributes:
+        labels: N class indices.
     """
 
     def __init__(
@@ -76,22 +81,19 @@ class EvalImages(Dataset[Item]):
         samples: Sequence[Sample],
         transform: "Callable[[Image], torch.Tensor]",
         classes: Sequence[str],
-        max_pixels: int,
-        *,
-        channels: int = 3,
+        read: Read,
     ) -> None:
         self._samples = tuple(samples)
         self._transform = transform
-        self._labels = _labels(samples, classes)
-        self._max_pixels = max_pixels
-        self._channels = channels
+        self.labels = _labels(samples, classes)
+        self._read = read
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def __getitem__(self, position: int) -> Item:
-        image = _read(self._samples[position], self._max_pixels, self._channels)
-        return self._transform(image), self._labels[position], position
+        image = _read(self._samples[position], self._read)
+        return self._transform(image), self.labels[position], position
 
 
 class TrainImages(Dataset[Item]):
@@ -105,8 +107,8 @@ class TrainImages(Dataset[Item]):
         augment: What `build` of a section gives.
         classes: K class names; the label of a sample is its index here.
         seed: The seed of the run.
-        max_pixels: Images with more pixels are not decoded.
-        channels: C of what the augmentation takes and gives: 1 grey, 3 RGB, 4 bands.
+        read: Path → Pillow image of the channels that the augmentation takes: `decode` with its
+            arguments.
     """
 
     def __init__(
@@ -115,16 +117,13 @@ class TrainImages(Dataset[Item]):
         augment: AugmentFunction,
         classes: Sequence[str],
         seed: int,
-        max_pixels: int,
-        *,
-        channels: int = 3,
+        read: Read,
     ) -> None:
         self._samples = tuple(samples)
         self._augment = augment
         self._labels = _labels(samples, classes)
         self._seed = seed
-        self._max_pixels = max_pixels
-        self._channels = channels
+        self._read = read
         self._epoch = torch.zeros(2, dtype=torch.int64)
         self._epoch.share_memory_()  # type: ignore[no-untyped-call]
 
@@ -140,13 +139,50 @@ class TrainImages(Dataset[Item]):
         sample = self._samples[position]
         stage_index, epoch = self._epoch.tolist()
         seed = derive_seed(self._seed, "augment", stage_index, epoch, position, repetition)
-        pixels = to_array(_read(sample, self._max_pixels, self._channels))
+        return self._augmented(sample, seed), self._labels[position], position
+
+    def view(self, position: int, view: int) -> torch.Tensor:
+        """Give a view of a sample that has a digest: (C, H, W) uint8, the same in every epoch."""
+        sample = self._samples[position]
+        return self._augmented(sample, derive_seed(self._seed, "view", view, str(sample.digest)))
+
+    def _augmented(self, sample: Sample, seed: int) -> torch.Tensor:
+        """Read a sample and change it; what cannot be done names it."""
+        pixels = to_array(_read(sample, self._read))
         try:
             changed = self._augment(pixels, seed=seed)
         except DataError as error:
             raise LoadingError(f"{sample.name}: {error.message}", hint=error.hint) from error
-        tensor = torch.from_numpy(changed).permute(2, 0, 1).contiguous()
-        return tensor, self._labels[position], position
+        return torch.from_numpy(changed).permute(2, 0, 1).contiguous()
+
+
+class ViewImages(Dataset[Item]):
+    """Views of images: view 0 as evaluation sees it, each other changed in its own way.
+
+    What a view looks like follows from the seed of the run, its number, and the image's content. An
+    item has its view in place of a label, and its own number in place of a position.
+
+    Args:
+        plain: The images as evaluation sees them.
+        changed: The same images, to be augmented; None where only view 0 is wanted.
+        wanted: (position, view) of each item.
+    """
+
+    def __init__(
+        self, plain: EvalImages, changed: TrainImages | None, wanted: Sequence[tuple[int, int]]
+    ) -> None:
+        self._plain = plain
+        self._changed = changed
+        self._wanted = tuple(wanted)
+
+    def __len__(self) -> int:
+        return len(self._wanted)
+
+    def __getitem__(self, index: int) -> Item:
+        position, view = self._wanted[index]
+        if view == 0 or self._changed is None:
+            return self._plain[position][0], view, index
+        return self._changed.view(position, view), view, index
 
 
 class EpochSampler(Sampler[int]):
@@ -240,10 +276,10 @@ def choose_workers(num_cpus: int, num_samples: int) -> Choice[int]:
     return Choice(workers, f"{num_cpus} cores, one of them trains")
 
 
-def _read(sample: Sample, max_pixels: int, channels: int) -> "Image":
+def _read(sample: Sample, read: Read) -> "Image":
     """Decode a sample's file, or name it."""
     try:
-        return decode(sample.path, max_pixels=max_pixels, channels=channels)
+        return read(sample.path)
     except UnreadableImageError as error:
         raise LoadingError(
             f"{sample.path} can no longer be read: {error.message}",

@@ -59,6 +59,7 @@ def create_model(recipe: Recipe, *, num_classes: int) -> Model:
         preprocessing = preprocessing_of(backbone, request)
         if recipe.data.resize != "auto":
             preprocessing = preprocessing.with_resize(recipe.data.resize)
+        preprocessing = preprocessing.model_copy(update={"decode": recipe.data.decode})
         spec = train_spec(backbone, preprocessing, request)
         network = build_network(
             backbone,

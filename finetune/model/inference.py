@@ -125,6 +125,7 @@ class _Images(Dataset[tuple[int, torch.Tensor | None, str]]):
         self.items = items
         self.transform = preprocessing.transform()
         self.channels = preprocessing.channels
+        self.reduction = preprocessing.reduction
         self.max_pixels = max_pixels
 
     def __len__(self) -> int:
@@ -133,14 +134,18 @@ class _Images(Dataset[tuple[int, torch.Tensor | None, str]]):
     def __getitem__(self, position: int) -> tuple[int, torch.Tensor | None, str]:
         item = self.items[position]
         try:
-            image = (
-                decode(item, max_pixels=self.max_pixels, channels=self.channels)
-                if isinstance(item, Path)
-                else to_image(item, channels=self.channels)
-            )
+            image = self._read(item)
         except UnreadableImageError as error:
             return position, None, error.message
         return position, self.transform(image), ""
+
+    def _read(self, item: ImageLike) -> Image:
+        """Decode a file as the model was saved to; an image in memory is taken as it is."""
+        if not isinstance(item, Path):
+            return to_image(item, channels=self.channels)
+        return decode(
+            item, max_pixels=self.max_pixels, channels=self.channels, reduction=self.reduction
+        )
 
 
 def _loader(bundle: Bundle, items: Sequence[ImageLike], options: InferenceOptions) -> Any:

@@ -111,6 +111,10 @@ class DataSection(Section):
         ge=1,
         description="Images with more pixels are left out, unread.",
     )
+    decode: Literal["full", "reduced"] = Field(
+        "full",
+        description="reduced: large JPEGs at a half to an eighth, in training and prediction.",
+    )
 
 
 class EarlyStopping(Section):

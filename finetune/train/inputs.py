@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from finetune.data.loading import EpochSampler, EvalImages, TrainImages, make_loader
+from finetune.data.decode import decode
+from finetune.data.loading import EpochSampler, EvalImages, TrainImages, ViewImages, make_loader
 
 if TYPE_CHECKING:
-    import torch
     from accelerate import Accelerator
     from numpy.typing import NDArray
     from torch.utils.data import DataLoader
@@ -23,7 +25,30 @@ if TYPE_CHECKING:
     Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     Loader = DataLoader[Batch]
 
-__all__ = ["Inputs", "KeptBatches", "balanced_weights", "class_counts", "make_inputs"]
+__all__ = ["Inputs", "KeptBatches", "Part", "balanced_weights", "class_counts", "make_inputs"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The images of one split, to be read view by view.
+
+    Attributes:
+        samples: N samples, in order.
+        labels: (N,) int64 class indices.
+        plain: The images as evaluation sees them.
+        changed: The images to be augmented; None where they are not.
+        load: Makes the loader of some of their views.
+    """
+
+    samples: tuple[Sample, ...]
+    labels: torch.Tensor
+    plain: EvalImages
+    changed: TrainImages | None
+    load: Callable[[ViewImages], Loader]
+
+    def views(self, wanted: Sequence[tuple[int, int]]) -> Loader:
+        """Load some (position, view), in order: batches of images, views, and their numbers."""
+        return self.load(ViewImages(self.plain, self.changed, wanted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +63,9 @@ class Inputs:
         val: The validation images, in order; None where there are none.
         counts: (K,) int64 training images of each class.
         num_val: Validation images.
+        train_part: The training images, view by view.
+        val_part: The validation images likewise; None where there are none.
+        train_size: Height and width of augmented images, in pixels.
     """
 
     train_images: TrainImages
@@ -47,6 +75,9 @@ class Inputs:
     val: Loader | KeptBatches | None
     counts: NDArray[np.int64]
     num_val: int
+    train_part: Part
+    val_part: Part | None
+    train_size: tuple[int, int]
 
     def prepared(self, accelerator: Accelerator) -> Inputs:
         """Let Accelerate place batches on the device, and share them out among processes.
@@ -112,27 +143,28 @@ def make_inputs(
     """
     train, val = index.part("train"), index.part("val")
     counts = class_counts(train, index.classes)
-    max_pixels = recipe.data.max_pixels
     batch_size = recipe.training.batch_size
     workers, device = recipe.runtime.workers, recipe.runtime.device
-    channels = preprocessing.channels
+    read = partial(decode, max_pixels=recipe.data.max_pixels, channels=preprocessing.channels)
     images = TrainImages(
         train,
         recipe.augment.build(train_spec),
         index.classes,
         recipe.seed,
-        max_pixels,
-        channels=channels,
+        partial(read, reduction=recipe.augment.reduction(train_spec)),
     )
     balanced = recipe.training.sampler == "balanced"
     weights = balanced_weights(train, index.classes, counts) if balanced else None
     sampler = EpochSampler(len(train), recipe.seed, weights=weights)
 
-    def plain(samples: tuple[Sample, ...]) -> Loader:
-        transform = preprocessing.transform()
-        dataset = EvalImages(samples, transform, index.classes, max_pixels, channels=channels)
-        return make_loader(dataset, batch_size=batch_size, workers=workers, device=device)
+    load = partial(make_loader, batch_size=batch_size, workers=workers, device=device)
+    read_plain = partial(read, reduction=preprocessing.reduction)
 
+    def part(samples: tuple[Sample, ...], changed: TrainImages | None = None) -> Part:
+        plain = EvalImages(samples, preprocessing.transform(), index.classes, read_plain)
+        return Part(samples, torch.tensor(plain.labels), plain, changed, load)
+
+    train_part, val_part = part(train, images), part(val) if val else None
     return Inputs(
         train_images=images,
         sampler=sampler,
@@ -144,10 +176,13 @@ def make_inputs(
             drop_single=True,
             device=device,
         ),
-        train_plain=plain(train),
-        val=plain(val) if val else None,
+        train_plain=load(train_part.plain),
+        val=None if val_part is None else load(val_part.plain),
         counts=counts,
         num_val=len(val),
+        train_part=train_part,
+        val_part=val_part,
+        train_size=(train_spec.height, train_spec.width),
     )
 
 

@@ -4,6 +4,7 @@ What a contract asks is the row of its component in docs: construction from a re
 """
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -183,6 +184,16 @@ def test_an_augmentation_gives_pixels_of_the_input_that_follow_from_the_seed(nam
     assert {image.dtype for image in seen} == {np.dtype(np.uint8)}
     np.testing.assert_array_equal(seen[0], seen[2])
     np.testing.assert_array_equal(seen[0], second(IMAGE, seed=3))
+
+
+@pytest.mark.parametrize("name", AUGMENTS)
+def test_an_augmentation_says_at_which_scales_it_may_find_a_file(name):
+    augment = make(Augment, name)
+    assert augment.reduction(SPEC) is None
+    reduction = augment.reduction(replace(SPEC, decode="reduced"))
+    knows = ["light", "none", "standard", "strong"]
+    assert (reduction is not None) == (name in knows)
+    assert reduction is None or reduction((4000, 3000), (2000, 1500))
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -3,6 +3,7 @@
 import random
 import sys
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from finetune.components.augment import NoAugment, StandardAugment
 from finetune.components.preprocess import InputSpec, Preprocessing
 from finetune.data import loading
+from finetune.data.decode import decode
 from finetune.data.index import index_source
 from finetune.data.loading import (
     EpochSampler,
@@ -25,6 +27,7 @@ from finetune.errors import DataError
 from finetune.types import Sample
 
 LIMIT = 10_000
+READ = partial(decode, max_pixels=LIMIT)
 SPEC = InputSpec(16, 16, "bicubic")
 CLASSES = ("blue", "green", "red")
 
@@ -36,11 +39,12 @@ def samples(tiny_folder) -> tuple[Sample, ...]:
 
 def evals(samples: tuple[Sample, ...], limit: int = LIMIT) -> EvalImages:
     transform = Preprocessing(input_size=(3, 16, 16)).transform()
-    return EvalImages(samples, transform, CLASSES, limit)
+    return EvalImages(samples, transform, CLASSES, partial(decode, max_pixels=limit))
 
 
 def trains(samples: tuple[Sample, ...], limit: int = LIMIT) -> TrainImages:
-    return TrainImages(samples, StandardAugment().build(SPEC), CLASSES, 7, limit)
+    augment = StandardAugment().build(SPEC)
+    return TrainImages(samples, augment, CLASSES, 7, partial(decode, max_pixels=limit))
 
 
 def gather(loader: object) -> list[torch.Tensor]:
@@ -68,13 +72,13 @@ def test_eval_images_are_the_transform_of_the_decoded_file(samples):
 
 
 def test_a_label_that_is_unknown_is_minus_one(samples):
-    dataset = EvalImages(samples, Preprocessing().transform(), ("other",), LIMIT)
+    dataset = EvalImages(samples, Preprocessing().transform(), ("other",), READ)
     assert dataset[0][1] == -1
 
 
 def test_a_sample_without_a_label_is_minus_one(samples):
     bare = Sample(path=samples[0].path, name="x")
-    assert EvalImages((bare,), Preprocessing().transform(), CLASSES, LIMIT)[0][1] == -1
+    assert EvalImages((bare,), Preprocessing().transform(), CLASSES, READ)[0][1] == -1
 
 
 @pytest.mark.parametrize("make", [evals, trains])
@@ -206,7 +210,7 @@ def test_an_augmentation_that_fails_names_the_image(samples, workers):
     def fail(image: np.ndarray, *, seed: int) -> np.ndarray:
         raise DataError("it fails", hint="do else")
 
-    dataset = TrainImages(samples, fail, CLASSES, 0, LIMIT)
+    dataset = TrainImages(samples, fail, CLASSES, 0, READ)
     error = error_of(make_loader(dataset, batch_size=2, workers=workers))
     assert (error.message, error.hint) == (f"{samples[0].name}: it fails", "do else")
 
@@ -218,7 +222,7 @@ def test_an_image_beyond_the_limit_is_named(samples):
 
 def test_none_gives_training_images_as_evaluation_sees_them(samples):
     preprocessing = Preprocessing(input_size=(3, 16, 16))
-    plain = TrainImages(samples, NoAugment().build(preprocessing.spec), CLASSES, 0, LIMIT)
+    plain = TrainImages(samples, NoAugment().build(preprocessing.spec), CLASSES, 0, READ)
     assert torch.equal(plain[3][0], evals(samples)[3][0])
 
 
@@ -268,9 +272,10 @@ def test_batches_have_the_channels_that_the_network_takes(tmp_path, channels, mo
         Image.new(mode, (20, 24), (50,) * channels).save(tmp_path / name / "0.tif")
     found = index_source(tmp_path).samples
     preprocessing = Preprocessing(input_size=(channels, 16, 16))
-    plain = EvalImages(found, preprocessing.transform(), CLASSES, LIMIT, channels=channels)
+    read = partial(READ, channels=channels)
+    plain = EvalImages(found, preprocessing.transform(), CLASSES, read)
     augment = StandardAugment().build(preprocessing.spec)
-    changed = TrainImages(found, augment, CLASSES, 7, LIMIT, channels=channels)
+    changed = TrainImages(found, augment, CLASSES, 7, read)
     for dataset in (plain, changed):
         images, labels, _ = gather(make_loader(dataset, batch_size=2, workers=0))
         assert (images.shape, images.dtype) == ((3, channels, 16, 16), torch.uint8)
@@ -282,7 +287,7 @@ def test_an_image_that_lost_a_band_in_mid_run_is_named(tmp_path):
     Image.new("RGB", (20, 24)).save(tmp_path / "red" / "0.png")
     found = index_source(tmp_path).samples
     transform = Preprocessing(input_size=(4, 16, 16)).transform()
-    dataset = EvalImages(found, transform, CLASSES, LIMIT, channels=4)
+    dataset = EvalImages(found, transform, CLASSES, partial(READ, channels=4))
     with pytest.raises(LoadingError) as caught:
         dataset[0]
     assert caught.value.message == (

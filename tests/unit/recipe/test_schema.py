@@ -116,6 +116,10 @@ def test_all_problems_are_told_at_once():
             "data.resize: unknown value 'cropp'; allowed: crop, pad, squash, auto "
             "(did you mean crop?)",
         ),
+        (
+            {"data": {"decode": "half"}},
+            "data.decode: unknown value 'half'; allowed: full, reduced",
+        ),
         ({"data": {"resize": 3}}, "data.resize: unknown value 3; allowed: crop, pad, squash, auto"),
         ({"stages": []}, "stages: must not be empty"),
         ({"stages": HEAD}, "stages: expected a list, got a mapping"),
