@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 
 from finetune.cli.backbones import backbones
 from finetune.cli.border import UsageError, guarded, report_bug
+from finetune.cli.cache import cache
 from finetune.cli.demo import demo
 from finetune.cli.evaluate import evaluate
 from finetune.cli.options import Debug
@@ -60,6 +61,9 @@ app.command("backbones", short_help="Which networks there are to start from.")(b
 app.command("demo", short_help="Try it: no photos, no network needed.")(demo)
 app.add_typer(
     recipes, name="recipes", cls=Commands, short_help="See, copy and check what a run does."
+)
+app.add_typer(
+    cache, name="cache", cls=Commands, short_help="See and clear what runs store for later ones."
 )
 
 

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from finetune.runtime.records import Field, Records
 
 __all__ = [
@@ -236,7 +239,23 @@ class ActivationStore:
         Raises:
             KeyError: An id is not stored; `missing` tells beforehand.
         """
-        return self._layout.unpack(self._records, ids)
+        return self.read_at(self.locate(ids))
+
+    def locate(self, ids: Sequence[bytes]) -> torch.Tensor:
+        """Give where the records of ids stand: (B,) int64, for as long as this store is open.
+
+        Who reads the same images every epoch locates them once and reads `at[order]`: looking ids
+        up costs as much as copying small records.
+
+        Raises:
+            KeyError: An id is not stored.
+        """
+        return torch.from_numpy(self._records.locate(ids))
+
+    def read_at(self, places: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Copy a batch as `read` does, by what `locate` gave: (B,) int64."""
+        gathered = self._records.gather(places.numpy(), self._layout.fields)
+        return self._layout.unpack(gathered, len(places))
 
     def close(self) -> None:
         """Let go of files and memory; the store can no longer be used."""
@@ -294,16 +313,18 @@ class _Layout:
             parts.append(values.contiguous().reshape(len(values), -1).view(torch.uint8))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
-    def unpack(self, records: Records, ids: Sequence[bytes]) -> tuple[torch.Tensor, ...]:
-        """Gather the records of ids and give them as tensors."""
+    def unpack(
+        self, gathered: Sequence[NDArray[np.uint8]], num_images: int
+    ) -> tuple[torch.Tensor, ...]:
+        """Give the fields of records, (B, length) each, as tensors."""
         tensors = []
-        for shape, copied in zip(self.shapes, records.gather(ids, self.fields), strict=True):
+        for shape, copied in zip(self.shapes, gathered, strict=True):
             values = torch.from_numpy(copied.reshape(-1)).view(_DTYPES[self.dtype])
             if self._is_turned(len(shape) + 1):
                 channels, height, width = shape
-                values = values.view(len(ids), height, width, channels).movedim(-1, 1)
+                values = values.view(num_images, height, width, channels).movedim(-1, 1)
             else:
-                values = values.view(len(ids), *shape)
+                values = values.view(num_images, *shape)
             tensors.append(values)
         return tuple(tensors)
 

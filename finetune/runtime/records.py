@@ -44,7 +44,6 @@ _LOCK = "write.lock"
 _ENTRY = struct.Struct("<16sII")
 _LOCK_SECONDS = 60.0  # a batch is written in milliseconds; who waits longer waits for the dead
 _RESIDENT_BYTES = 256 << 20  # mapped pages are given back after so many bytes read
-_FIRST_CHUNK_BYTES = 16 << 20  # of memory; each later chunk doubles what there is
 _FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 _HINT = "finetune cache clear frees what earlier runs stored"
 
@@ -69,12 +68,16 @@ class Records(Protocol):
         """
         ...
 
-    def gather(self, ids: Sequence[bytes], fields: Sequence[Field]) -> list[NDArray[np.uint8]]:
-        """Copy fields of records, in the order of the ids: (B, length) for each field.
+    def locate(self, ids: Sequence[bytes]) -> NDArray[np.int64]:
+        """Give where the record of each id stands (B,), for as long as these records are open.
 
         Raises:
             KeyError: An id is not stored.
         """
+        ...
+
+    def gather(self, slots: NDArray[np.int64], fields: Sequence[Field]) -> list[NDArray[np.uint8]]:
+        """Copy fields of located records, in their order: (B, length) for each field."""
         ...
 
     def close(self) -> None:
@@ -104,9 +107,9 @@ class RecordFile:
         self._records = _open(folder / _RECORDS)
         self._lock = FileLock(folder / _LOCK, timeout=_LOCK_SECONDS, thread_local=False)
         self._mutex = threading.RLock()
-        self._slots: dict[bytes, int] = {}
+        self._trusted: dict[bytes, int] = {}  # slots of records whose checksum was seen to match
+        self._unseen: dict[bytes, int] = {}  # slots of the others
         self._checksums = array("I")
-        self._is_verified = bytearray()
         self._map: mmap.mmap | None = None
         self._table: NDArray[np.void] = np.empty(0, dtype=f"V{record_bytes}")
         self._num_read = 0
@@ -114,7 +117,7 @@ class RecordFile:
     @property
     def num_records(self) -> int:
         """Ids that can be read now, as far as this process knows."""
-        return len(self._slots)
+        return len(self._trusted) + len(self._unseen)
 
     def missing(self, ids: Sequence[bytes]) -> list[int]:
         """Give the positions of the ids that are not stored, or not as they were written.
@@ -124,7 +127,7 @@ class RecordFile:
         with self._mutex:
             self._refresh()
             self._verify(ids)
-            return [position for position, one in enumerate(ids) if one not in self._slots]
+            return [position for position, one in enumerate(ids) if one not in self._trusted]
 
     def append(self, ids: Sequence[bytes], rows: NDArray[np.uint8]) -> None:
         """Store records (B, R) under B ids; those already stored are passed over.
@@ -145,25 +148,31 @@ class RecordFile:
                     f"no more activations are stored: {reason}", hint=_HINT
                 ) from error
 
-    def gather(self, ids: Sequence[bytes], fields: Sequence[Field]) -> list[NDArray[np.uint8]]:
-        """Copy fields of records, in the order of the ids: (B, length) for each field.
+    def locate(self, ids: Sequence[bytes]) -> NDArray[np.int64]:
+        """Give where the record of each id stands (B,), for as long as these records are open.
 
         Raises:
             KeyError: An id is not stored.
         """
         with self._mutex:
-            self._verify(ids)
-            slots = np.fromiter(map(self._slots.__getitem__, ids), dtype=np.int64, count=len(ids))
+            if self._unseen:
+                self._verify(ids)
+            return _find(self._trusted, ids)
+
+    def gather(self, slots: NDArray[np.int64], fields: Sequence[Field]) -> list[NDArray[np.uint8]]:
+        """Copy fields of located records, in their order: (B, length) for each field."""
+        with self._mutex:
             table = self._mapped()
             copies = [_copy(table, slots, field) for field in fields]
-            self._give_back(len(ids) * self._record_bytes)
+            self._give_back(len(slots) * self._record_bytes)
             return copies
 
     def close(self) -> None:
         """Close the files; nothing can be read or written any more."""
         with self._mutex:
             self._table, self._map = self._table[:0].copy(), None
-            self._slots.clear()
+            self._trusted.clear()
+            self._unseen.clear()
             self._index.close()
             self._records.close()
 
@@ -179,38 +188,32 @@ class RecordFile:
         whole = len(data) // ENTRY_BYTES * ENTRY_BYTES
         for slot, (one, checksum, own) in enumerate(_ENTRY.iter_unpack(data[:whole]), start=known):
             self._checksums.append(checksum)
-            self._is_verified.append(0)
-            if own == _entry_checksum(one, checksum, slot):
-                self._slots[one] = slot
+            if own == _entry_checksum(one, checksum, slot) and one not in self._trusted:
+                self._unseen[one] = slot
 
     def _verify(self, ids: Sequence[bytes]) -> None:
         """Forget the records among these that are not what was written; each is read once."""
-        slots = ((self._slots.get(one), one) for one in ids)
-        asked = {slot: one for slot, one in slots if slot is not None}
-        unseen = sorted(slot for slot in asked if not self._is_verified[slot])
-        if not unseen:
+        asked = {one: slot for one in ids if (slot := self._unseen.pop(one, None)) is not None}
+        if not asked:
             return
         self._mapped()
-        for slot in unseen:
+        for one, slot in sorted(asked.items(), key=lambda item: item[1]):
             record = memoryview(self._map or b"")[slot * self._record_bytes :][: self._record_bytes]
-            if zlib.crc32(record, zlib.crc32(asked[slot])) == self._checksums[slot]:
-                self._is_verified[slot] = 1
-            else:
-                del self._slots[asked[slot]]
+            if zlib.crc32(record, zlib.crc32(one)) == self._checksums[slot]:
+                self._trusted[one] = slot
             self._give_back(self._record_bytes)
 
     def _write_new(self, ids: Sequence[bytes], rows: NDArray[np.uint8]) -> int:
         """Write the records whose ids are new and give the bytes; called under the lock."""
         self._refresh()
         self._verify(ids)
-        new = {one: row for row, one in reversed(list(enumerate(ids))) if one not in self._slots}
+        new = _find_new(self._trusted, ids)
         if not new:
             return 0
         start = os.fstat(self._index.fileno()).st_size // ENTRY_BYTES
-        order = sorted((row, one) for one, row in new.items())
-        chosen = rows if len(order) == len(rows) else rows[[row for row, _ in order]]
+        chosen = rows if len(new) == len(rows) else rows[list(new.values())]
         entries = bytearray()
-        for slot, ((_, one), row) in enumerate(zip(order, chosen, strict=True), start=start):
+        for slot, (one, row) in enumerate(zip(new, chosen, strict=True), start=start):
             checksum = zlib.crc32(row, zlib.crc32(one))
             entries += _ENTRY.pack(one, checksum, _entry_checksum(one, checksum, slot))
         try:
@@ -220,8 +223,9 @@ class RecordFile:
             self._cut_tail()
             raise
         self._refresh()
-        for slot in range(start, start + len(order)):
-            self._is_verified[slot] = 1
+        for slot, one in enumerate(new, start=start):
+            self._unseen.pop(one, None)
+            self._trusted[one] = slot
         return chosen.nbytes + len(entries)
 
     def _cut_tail(self) -> None:
@@ -243,14 +247,18 @@ class RecordFile:
     def _give_back(self, num_bytes: int) -> None:
         """Count what was read; now and then let the system have the mapped pages."""
         self._num_read += num_bytes
-        if self._num_read > _RESIDENT_BYTES and self._map is not None:
-            self._num_read = 0
-            if hasattr(mmap, "MADV_DONTNEED"):
-                self._map.madvise(mmap.MADV_DONTNEED)
+        if self._num_read < _RESIDENT_BYTES or self._map is None:
+            return
+        self._num_read = 0
+        if len(self._map) > _RESIDENT_BYTES and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
 
 class RecordMemory:
-    """Records in the memory of this process, in chunks that double: nothing is ever copied.
+    """Records in the memory of this process.
+
+    Memory is taken for the whole budget at once, which costs nothing: the system gives pages when
+    they are first written. So nothing is ever copied to make room.
 
     Args:
         record_bytes: R, at least 1.
@@ -262,8 +270,7 @@ class RecordMemory:
         self._budget_bytes = budget_bytes
         self._mutex = threading.RLock()
         self._slots: dict[bytes, int] = {}
-        self._chunks: list[NDArray[np.uint8]] = []
-        self._starts: list[int] = []  # first slot of each chunk
+        self._rows: NDArray[np.uint8] = np.empty((0, record_bytes), dtype=np.uint8)
 
     @property
     def num_records(self) -> int:
@@ -278,51 +285,50 @@ class RecordMemory:
         """Store records (B, R) under B ids; those already stored are passed over.
 
         Raises:
-            StoreFullError: They would exceed the budget; none of them is stored.
+            StoreFullError: They would exceed the budget, or what memory there is; none is stored.
         """
         with self._mutex:
-            new = {one for one in ids if one not in self._slots}
-            if (len(self._slots) + len(new)) * self._record_bytes > self._budget_bytes:
+            new = _find_new(self._slots, ids)
+            start = len(self._slots)
+            end = start + len(new)
+            if end * self._record_bytes > self._budget_bytes:
                 raise StoreFullError(
                     "no more activations are stored: they would exceed the budget of "
                     f"{size_words(self._budget_bytes)} of memory"
                 )
-            for one, row in zip(ids, rows, strict=True):
-                if one not in self._slots:
-                    self._place(one, row)
+            if not len(self._rows):
+                self._rows = self._allocate()
+            self._rows[start:end] = rows[list(new.values())]
+            self._slots.update(zip(new, range(start, end), strict=True))
 
-    def gather(self, ids: Sequence[bytes], fields: Sequence[Field]) -> list[NDArray[np.uint8]]:
-        """Copy fields of records, in the order of the ids: (B, length) for each field.
+    def locate(self, ids: Sequence[bytes]) -> NDArray[np.int64]:
+        """Give where the record of each id stands (B,).
 
         Raises:
             KeyError: An id is not stored.
         """
-        slots = np.fromiter(map(self._slots.__getitem__, ids), dtype=np.int64, count=len(ids))
-        copies = [np.empty((len(ids), length), dtype=np.uint8) for _, length in fields]
-        for start, chunk in zip(self._starts, self._chunks, strict=True):
-            table = chunk.view(f"V{self._record_bytes}")[:, 0]
-            inside = np.flatnonzero((slots >= start) & (slots < start + len(chunk)))
-            if len(inside) == len(slots) and len(slots):
-                return [_copy(table, slots - start, field) for field in fields]
-            for copy, field in zip(copies, fields, strict=True):
-                copy[inside] = _copy(table, slots[inside] - start, field)
-        return copies
+        return _find(self._slots, ids)
+
+    def gather(self, slots: NDArray[np.int64], fields: Sequence[Field]) -> list[NDArray[np.uint8]]:
+        """Copy fields of located records, in their order: (B, length) for each field."""
+        table = self._rows.view(f"V{self._record_bytes}").reshape(-1)
+        return [_copy(table, slots, field) for field in fields]
 
     def close(self) -> None:
         """Free the memory."""
         self._slots.clear()
-        self._chunks, self._starts = [], []
+        self._rows = self._rows[:0].copy()
 
-    def _place(self, one: bytes, row: NDArray[np.uint8]) -> None:
-        """Copy a record to the next slot."""
-        slot = len(self._slots)
-        end = self._starts[-1] + len(self._chunks[-1]) if self._chunks else 0
-        if slot == end:
-            length = max(slot, _FIRST_CHUNK_BYTES // self._record_bytes, 1)
-            self._chunks.append(np.empty((length, self._record_bytes), dtype=np.uint8))
-            self._starts.append(slot)
-        self._chunks[-1][slot - self._starts[-1]] = row
-        self._slots[one] = slot
+    def _allocate(self) -> NDArray[np.uint8]:
+        """Take memory for the whole budget; its pages are given when they are written."""
+        length = self._budget_bytes // self._record_bytes
+        try:
+            return np.empty((length, self._record_bytes), dtype=np.uint8)
+        except MemoryError as error:
+            raise StoreFullError(
+                f"no more activations are stored: {size_words(self._budget_bytes)} of memory "
+                "cannot be had"
+            ) from error
 
 
 def _open(path: Path) -> BinaryIO:
@@ -348,6 +354,20 @@ def _write(file: BinaryIO, offset: int, data: memoryview) -> None:
             file.seek(offset)
             num_bytes = file.write(data)
         offset, data = offset + num_bytes, data[num_bytes:]
+
+
+def _find(slots: dict[bytes, int], ids: Sequence[bytes]) -> NDArray[np.int64]:
+    """Give the slot of each id (B,); raises KeyError where one has none."""
+    return np.fromiter(map(slots.__getitem__, ids), dtype=np.int64, count=len(ids))
+
+
+def _find_new(slots: dict[bytes, int], ids: Sequence[bytes]) -> dict[bytes, int]:
+    """Give the row of each id that has no slot, in order; of an id given twice the first row."""
+    rows: dict[bytes, int] = {}
+    for row, one in enumerate(ids):
+        if one not in slots:
+            rows.setdefault(one, row)
+    return rows
 
 
 def _entry_checksum(one: bytes, checksum: int, slot: int) -> int:

@@ -43,7 +43,7 @@ __all__ = [
     "stores_folder",
 ]
 
-DEFAULT_CACHE_BYTES = 10 * GIB  # 50,000 images of 200 KiB: two runs of a large data set
+DEFAULT_CACHE_BYTES = 10 * GIB  # 50,000 images of 200 KiB, or 2 million of 5 KiB
 IDS = "ids.bin"  # the index of a store's records
 ENTRY_BYTES = 24  # of one record in it: 16 of its id, two checksums
 _HEADER = "store.json"

@@ -71,7 +71,7 @@ def test_without_a_command_the_help_is_shown(
     assert answer.out.startswith("Usage: finetune [OPTIONS] COMMAND")
 
 
-COMMANDS = {"run", "evaluate", "predict", "recipes", "backbones", "demo"}
+COMMANDS = {"run", "evaluate", "predict", "recipes", "backbones", "cache", "demo"}
 ABSENT = {"report", "export", "check", "suggest", "compare", "serve", "sweep", "doctor"}
 
 

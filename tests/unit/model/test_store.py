@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -28,6 +29,7 @@ from finetune.model.store import (
     open_store,
 )
 from finetune.model.store_key import device_kind, library_versions
+from finetune.runtime.records import RecordMemory
 from finetune.runtime.space import GIB
 from finetune.runtime.stores import list_stores
 
@@ -102,6 +104,17 @@ def test_what_was_added_is_read_in_any_order_and_repeated(
     assert store.missing(ids([5, 9, 0, 8])) == [1, 3]
     assert is_right(store, [5, 0, 3, 3, 1, 5])
     assert (store.num_images, store.place.value) == (6, place)
+
+
+@pytest.mark.parametrize("place", ["disk", "memory"])
+def test_what_was_located_is_read_again_and_again(
+    opened: Callable[..., ActivationStore], place: str
+) -> None:
+    store = opened(place=place)
+    add(store, [5, 3, 8])
+    places = store.locate(ids([3, 5, 8]))
+    add(store, [9])
+    assert all(map(torch.equal, store.read_at(places[[2, 0]]), store.read(ids([8, 3]))))
 
 
 @pytest.mark.parametrize("place", ["disk", "memory"])
@@ -535,15 +548,11 @@ def test_memory_has_a_budget(opened: Callable[..., ActivationStore]) -> None:
     assert is_right(store, [2, 1])
 
 
-def test_memory_grows_over_many_chunks(
-    opened: Callable[..., ActivationStore], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("finetune.runtime.records._FIRST_CHUNK_BYTES", 600)
-    store = opened(place="memory")
-    for number in range(0, 40, 4):
-        add(store, list(range(number, number + 4)))
-    assert is_right(store, [39, 0, 1, 17, 17, 5, 2, 38])
-    assert is_right(store, [0, 1])
+def test_memory_that_cannot_be_had_is_said() -> None:
+    records = RecordMemory(1000, budget_bytes=1 << 60)
+    message = "no more activations are stored: 1048576.0 TiB of memory cannot be had"
+    with pytest.raises(StoreFullError, match=message):
+        records.append(ids([1]), np.zeros((1, 1000), dtype=np.uint8))
 
 
 @pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="memory is read from /proc")

@@ -1,0 +1,57 @@
+"""Room on the disk and in memory, and sizes in words."""
+
+from pathlib import Path
+
+import pytest
+
+from finetune.runtime.space import free_disk, free_memory, size_words
+
+
+def test_the_disk_of_a_folder_that_is_not_there_yet_is_that_of_its_parent(tmp_path: Path) -> None:
+    assert free_disk(tmp_path / "a" / "b") > 1 << 20
+
+
+def test_below_a_file_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert free_disk(tmp_path / "file" / "a") == 0
+
+
+def test_memory_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert free_memory() > 1 << 20
+    monkeypatch.setattr("finetune.runtime.space._GROUPS", ())
+    monkeypatch.setattr("finetune.runtime.space._MEMINFO", tmp_path / "absent")
+    assert free_memory() > 1 << 20
+
+
+def test_what_the_kernel_calls_available_is_free(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, text in (
+        ("meminfo", "MemTotal: 9000 kB\nMemAvailable:    5000 kB\n"),
+        ("limit", "3000000\n"),
+        ("used", "1000000\n"),
+        ("none", "max\n"),
+    ):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr("finetune.runtime.space._MEMINFO", tmp_path / "meminfo")
+    found = []
+    for limit in ("none", "limit"):
+        groups = ((tmp_path / limit, tmp_path / "used"),)
+        monkeypatch.setattr("finetune.runtime.space._GROUPS", groups)
+        found.append(free_memory())
+    assert found == [5000 * 1024, 2_000_000]
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "words"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1024 * 1024 - 1, "1.0 MiB"),
+        (50 << 20, "50 MiB"),
+        (5 << 40, "5.0 TiB"),
+    ],
+)
+def test_a_size_is_written_as_a_person_says_it(num_bytes: int, words: str) -> None:
+    assert size_words(num_bytes) == words
