@@ -64,6 +64,7 @@ _DAMAGE = (
 )
 _ORIENTATION_TAG = 0x0112  # of EXIF and TIFF
 _ON_ITS_SIDE = (5, 6, 7, 8)
+_SCALABLE = ("JPEG", "MPO")
 _SCALES = (8, 4, 2)  # that Pillow asks libjpeg for, the smallest picture first
 _ARRAYS = {
     1: "a grey image is uint8 of shape (height, width) or (height, width, 1)",
@@ -204,7 +205,10 @@ def _decode_file(
 
 
 def _is_reduced(image: "Image", reduction: Reduction) -> bool:
-    """Ask for the smallest scale that a reduction allows; other formats than JPEG have no draft."""
+    """Ask libjpeg for the smallest scale that a reduction allows."""
+    # Careful: of a PNG, asking for the orientation loads it, and a second load hides its damage.
+    if image.format not in _SCALABLE:
+        return False
     is_on_its_side = _orientation(image) in _ON_ITS_SIDE
     width, height = image.size
     for scale in _SCALES:

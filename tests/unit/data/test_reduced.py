@@ -120,6 +120,17 @@ def test_other_formats_are_decoded_at_their_own_size(kind):
     assert np.array_equal(np.asarray(asked), np.asarray(decode(data, max_pixels=LIMIT)))
 
 
+def test_damage_of_another_format_is_found_for_the_same_reason():
+    # After the pixels a text that is cut off, which a second load would not see.
+    cut = encoded(scene(80, 48), "PNG")[:-12] + b"\0\0\0\x64tEXtabc"
+    reasons = []
+    for reduction in (None, anything):
+        with pytest.raises(UnreadableImageError) as caught:
+            decode(cut, max_pixels=LIMIT, reduction=reduction)
+        reasons.append(caught.value.message)
+    assert reasons[1] == reasons[0] == "truncated: Truncated File Read"
+
+
 def test_the_first_picture_of_an_mpo_is_reduced():
     second = Image.fromarray(scene(80, 48)[::-1])
     data = encoded(scene(80, 48), "MPO", save_all=True, append_images=[second])
