@@ -1,8 +1,9 @@
-"""What must hold of every architecture of timm, as two checks that give a row of a table.
+"""What must hold of every architecture of timm, as three checks that give a row of a table.
 
 `check_shape` builds on the meta device: the head replaced, the depth map whole, freezing what it
 says, the saved configuration read back. `check_step` computes: one training step with the last
-group unfrozen, then the saved model against timm alone in a process of its own.
+group unfrozen, then the saved model against timm alone in a process of its own. `check_split` cuts
+at what learns and compares the two parts with the whole.
 """
 
 import json
@@ -25,6 +26,7 @@ from finetune.components.policies import (
     LastPolicy,
 )
 from finetune.model.backbone import build_on_meta, group_names
+from finetune.model.boundary import Split, split_network
 from finetune.model.bundle import Bundle, load_bundle, save_bundle
 from finetune.model.create import create_model
 from finetune.model.depth import describe_parameters, is_batch_norm, num_blocks, num_depths
@@ -177,6 +179,40 @@ def check_one_step(network: Network) -> float:
     assert moved <= learning | followed, f"frozen and moved: {sorted(moved - learning)[:3]}"
     assert moved & learning, "nothing learned"
     return loss.item()
+
+
+def check_split(name: str, policy: str = "last") -> dict[str, Any]:
+    """Split with the last group unfrozen, or with the head alone; the parts are the network."""
+    values = {"backbone": name, "pretrained": False, "image_size": smallest_size(name)}
+    network = create_model(Recipe(model=values), num_classes=NUM_CLASSES).network
+    learns = HeadPolicy() if policy == "head" else LastPolicy(last=1)
+    freeze(network, describe_parameters(network), policy=learns)
+    set_modes(network, "trained")
+    split = split_network(network)
+    if not isinstance(split, Split):
+        return {"how": "none", "reason": split.reason}
+    images = torch.randn(3, *network.input_size, generator=torch.Generator().manual_seed(2))
+    crossing = split.frozen(images)
+    gradients, logits = [], []
+    for part, given in ((network, (images,)), (split.trained, crossing)):
+        before = [buffer.clone() for buffer in network.buffers()]
+        network.zero_grad(set_to_none=True)
+        torch.manual_seed(0)
+        logits.append(part(*given))
+        logits[-1].square().mean().backward()
+        gradients.append({n: p.grad for n, p in network.named_parameters() if p.grad is not None})
+        for buffer, value in zip(network.buffers(), before, strict=True):
+            buffer.copy_(value)
+    assert torch.equal(*logits), "other logits in training"
+    assert gradients[0].keys() == gradients[1].keys(), "gradients of other parameters"
+    for key, gradient in gradients[0].items():
+        error = (gradients[1][key] - gradient).abs().max() / gradient.abs().max().clamp(min=1e-12)
+        assert error <= 1e-6, f"the gradient of {key} is off by {error:.1e}"
+    network.eval()
+    with torch.no_grad():
+        assert torch.equal(split.trained(*crossing), network(images)), "other logits in eval mode"
+    num_bytes = sum(tensor[0].numel() * tensor.element_size() for tensor in crossing)
+    return {"how": split.how, "bytes": num_bytes, "reason": split.reason}
 
 
 def aliases(network: Network, names: set[str]) -> set[str]:

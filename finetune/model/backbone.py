@@ -9,6 +9,7 @@ one effect an import of this package has.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +22,7 @@ register_missing_ops()
 
 import timm  # noqa: E402
 from timm.data import resolve_model_data_config  # noqa: E402
+from timm.layers import get_notrace_functions, get_notrace_modules  # noqa: E402
 from timm.models import (  # noqa: E402
     get_arch_pretrained_cfgs,
     is_model,
@@ -58,6 +60,7 @@ __all__ = [
     "pretrained_configs",
     "rebuild_backbone",
     "save_config",
+    "untraceable_parts",
     "why_not_loadable",
 ]
 
@@ -190,6 +193,11 @@ def _own_arguments(model: TimmModel) -> dict[str, Any]:
     if model.pretrained_cfg.get("architecture") != "fbnetc_100":
         return {}
     return {"bn_eps": model.bn1.eps}
+
+
+def untraceable_parts() -> tuple[tuple[type, ...], tuple[Callable[..., Any], ...]]:
+    """Give the module classes and the functions that timm says torch.fx must take as a whole."""
+    return tuple(get_notrace_modules()), tuple(get_notrace_functions())
 
 
 def why_not_loadable(model: TimmModel) -> str | None:

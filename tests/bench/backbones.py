@@ -2,6 +2,7 @@
 
     python tests/bench/backbones.py shape                  all of them, on the meta device
     python tests/bench/backbones.py step --shard 0/4       those under 30 M parameters, a quarter
+    python tests/bench/backbones.py split --shard 0/4      the same, cut where the last group begins
     python tests/bench/backbones.py merge                  rows of all shards into one file
 
 A row is written when it is known, to a file of its shard; an architecture that has one is not taken
@@ -25,6 +26,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+TIERS = ("shape", "step", "split")
 MOST_PARAMETERS = 30_000_000
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = ("family", "head", "groups", "blocks", "grouped_by")
@@ -34,7 +36,7 @@ MERGED = ROOT / "docs" / "benchmarks" / "backbones.json"
 def main() -> int:
     """Run one tier of the sweep, or merge what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("tier", choices=["shape", "step", "merge"])
+    parser.add_argument("tier", choices=[*TIERS, "merge"])
     parser.add_argument("--shard", default="0/1", help="which part of how many: 0/4")
     parser.add_argument("--rows", type=Path, default=ROOT / ".sweep", help="folder of the rows")
     parser.add_argument("--out", type=Path, default=MERGED)
@@ -84,10 +86,10 @@ def candidates(tier: str) -> list[str]:
 
 def checker(tier: str, stack: ExitStack) -> Callable[[str], dict[str, Any]]:
     """Give the check of a tier; a step needs a process with timm alone."""
-    from every_backbone import check_shape, check_step, timm_alone
+    from every_backbone import check_shape, check_split, check_step, timm_alone
 
-    if tier == "shape":
-        return check_shape
+    if tier != "step":
+        return {"shape": check_shape, "split": check_split}[tier]
     alone = stack.enter_context(timm_alone())
     return lambda name: check_step(name, alone)
 
@@ -120,7 +122,8 @@ def merge(folder: Path, out: Path) -> int:
     """Write one row an architecture, with what both tiers found, as one file."""
     from finetune.model.facts import load_facts
 
-    shapes, steps = ({row["name"]: row for row in read(folder, t)} for t in ("shape", "step"))
+    taken = {tier: {row["name"]: row for row in read(folder, tier)} for tier in TIERS}
+    shapes, steps, splits = (taken[tier] for tier in TIERS)
     rows = []
     for facts in load_facts():
         shape, step = shapes.get(facts.name), steps.get(facts.name)
@@ -128,24 +131,32 @@ def merge(folder: Path, out: Path) -> int:
         row = {"name": facts.name, "num_parameters": facts.num_parameters, **known}
         row |= {"shape": result(shape), "step": result(step)}
         row |= {"step_size": step["size"]} if step and "size" in step else {}
+        row |= split_facts(splits.get(facts.name))
         rows.append(row)
     head = {
         "title": "Every architecture of timm",
-        "command": "python tests/bench/backbones.py shape; … step; … merge",
+        "command": "python tests/bench/backbones.py shape; … step; … split; … merge",
         "versions": {name: version(name) for name in ("torch", "timm")},
         "device": f"one core a shard, {platform.machine()}, no GPU",
         "seconds": {
-            "shape": round(sum(row["seconds"] for row in shapes.values())),
-            "step": round(sum(row["seconds"] for row in steps.values())),
+            tier: round(sum(row["seconds"] for row in rows.values()))
+            for tier, rows in taken.items()
         },
-        "num_candidates": {tier: len(candidates(tier)) for tier in ("shape", "step")},
+        "num_candidates": {tier: len(candidates(tier)) for tier in TIERS},
     }
     opening = json.dumps(head, indent=1, ensure_ascii=False).removesuffix("\n}")
     lines = ",\n".join(json.dumps(row, separators=(",", ":")) for row in rows)
     out.write_text(f'{opening},\n "rows": [\n{lines}\n]}}\n', encoding="utf-8")
-    for tier, taken in (("shape", shapes), ("step", steps)):
-        print(tier, len(taken), "taken,", sum("error" in row for row in taken.values()), "failed")
+    for tier, found in taken.items():
+        print(tier, len(found), "taken,", sum("error" in row for row in found.values()), "failed")
     return 0
+
+
+def split_facts(row: dict[str, Any] | None) -> dict[str, Any]:
+    """Say how an architecture was split and how many bytes an image crosses; nothing untaken."""
+    if row is None:
+        return {}
+    return {"split": row.get("error", row.get("how")), "split_bytes": row.get("bytes")}
 
 
 def result(row: dict[str, Any] | None) -> str | None:
