@@ -16,6 +16,7 @@ from finetune.train.events import (
     DataFound,
     EpochEnded,
     Event,
+    FrozenLayers,
     Progressed,
     RecipeResolved,
     RunEnded,
@@ -66,6 +67,7 @@ class RunDisplay:
         self.run: str | None = None
         self.warnings: list[str] = []  # all so far
         self._stage: StageStarted | None = None
+        self._has_titles = False
         self._epoch = 1
 
     def __call__(self, event: Event) -> None:
@@ -111,6 +113,9 @@ class RunDisplay:
                 self.screen.warn(event.message)
             case StageStarted():
                 self._begin_stage(event)
+            case FrozenLayers():
+                how = "once" if event.is_stored else "in every epoch"
+                self.screen.line(f"frozen layers are computed {how}: {event.reason}")
             case EpochEnded():
                 self._end_epoch(event)
             case StageEnded():
@@ -129,16 +134,18 @@ class RunDisplay:
         return f"{self._stage.stage}{epoch} {piece}"
 
     def _begin_stage(self, event: StageStarted) -> None:
-        """Show what learns in a stage, and the headings of its epochs."""
-        self._stage, self._epoch = event, 1
+        """Show what learns in a stage."""
+        self._stage, self._epoch, self._has_titles = event, 1, False
         if self.is_brief:
             self.screen.line(f"stage {event.stage}: {_course(event)}")
         else:
             show_audit(self.screen, event)
-        self.screen.line("  " + _epoch_line(_EPOCH_TITLES, self.screen.width), style="bold")
 
     def _end_epoch(self, event: EpochEnded) -> None:
-        """Show one epoch as a line."""
+        """Show one epoch as a line, the first of a stage below its headings."""
+        if not self._has_titles:
+            self._has_titles = True
+            self.screen.line("  " + _epoch_line(_EPOCH_TITLES, self.screen.width), style="bold")
         epochs = self._stage.epochs if self._stage else event.epoch
         self._epoch = event.epoch + 1
         if self.is_brief and event.epoch not in (1, epochs) and event.epoch % _BRIEF_EPOCHS:

@@ -21,10 +21,11 @@ __all__ = ["fused"]
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 Pairs = list[tuple[str, str]]
+Tensors = tuple[torch.Tensor, ...]
 
 # Careful: a subclass may compute its weight anew in each pass (weight standardisation).
 _PLAIN = ("Conv2d", "Conv2dSame")
-_TOLERANCE = 1e-5  # of the largest logit; rounding in another order gives a few 1e-7
+_TOLERANCE = 1e-5  # of the largest value; rounding in another order gives a few 1e-7
 
 
 @torch.no_grad()
@@ -32,45 +33,45 @@ def fused(network: NetworkT, input_size: tuple[int, int, int]) -> NetworkT:
     """Give a copy of a network in eval mode whose convolutions do the work of its normalisations.
 
     Args:
-        network: In eval mode; it is not changed.
+        network: In eval mode, or a part of one that gives a tuple of tensors; it is not changed.
         input_size: (C, H, W) of an image.
 
     Returns:
-        The copy; the network itself where nothing can be folded, or where the logits of a random
-        image would differ by more than rounding.
+        The copy; the network itself where nothing can be folded, or where the outputs for a
+        random image would differ by more than rounding.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(1, *input_size, generator=generator)
     images = images.to(next(network.parameters()).device)
     candidate = copy.deepcopy(network).eval()
-    pairs, logits = _observe(candidate, images)
+    pairs, expected = _observe(candidate, images)
     if not pairs:
         return network
     for convolution, norm in pairs:
         _fold(candidate, convolution, norm)
-    scale = max(1.0, float(logits.abs().max()))
-    is_same = torch.allclose(candidate(images) / scale, logits / scale, rtol=0, atol=_TOLERANCE)
+    found = _tensors(candidate(images))
+    is_same = all(_is_close(one, other) for one, other in zip(found, expected, strict=True))
     return candidate if is_same else network
 
 
-def _observe(network: nn.Module, images: torch.Tensor) -> tuple[Pairs, torch.Tensor]:
+def _observe(network: nn.Module, images: torch.Tensor) -> tuple[Pairs, Tensors]:
     """Find the names of convolutions and of the normalisations that take just their output."""
-    outputs: dict[int, tuple[str, torch.Tensor]] = {}
+    caught: dict[int, tuple[str, torch.Tensor]] = {}
     calls: dict[str, int] = {}
     pairs: Pairs = []
 
     def after(name: str) -> object:
         def hook(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
             calls[name] = calls.get(name, 0) + 1
-            outputs[id(output)] = (name, output)  # held, so that no other tensor takes its id
+            caught[id(output)] = (name, output)  # held, so that no other tensor takes its id
 
         return hook
 
     def before(name: str) -> object:
         def hook(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
             calls[name] = calls.get(name, 0) + 1
-            if id(inputs[0]) in outputs:
-                pairs.append((outputs[id(inputs[0])][0], name))
+            if id(inputs[0]) in caught:
+                pairs.append((caught[id(inputs[0])][0], name))
 
         return hook
 
@@ -83,8 +84,19 @@ def _observe(network: nn.Module, images: torch.Tensor) -> tuple[Pairs, torch.Ten
             else:
                 continue
             stack.callback(handle.remove)
-        logits: torch.Tensor = network(images)
-    return [pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1], logits
+        outputs = _tensors(network(images))
+    return [pair for pair in pairs if calls[pair[0]] == calls[pair[1]] == 1], outputs
+
+
+def _tensors(outputs: torch.Tensor | Tensors) -> Tensors:
+    """Give one output or several as several."""
+    return (outputs,) if isinstance(outputs, torch.Tensor) else tuple(outputs)
+
+
+def _is_close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two outputs differ by rounding alone."""
+    scale = max(1.0, float(other.abs().max()))
+    return torch.allclose(one / scale, other / scale, rtol=0, atol=_TOLERANCE)
 
 
 def _is_foldable(norm: nn.Module) -> bool:

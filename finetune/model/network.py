@@ -75,7 +75,7 @@ class Network(nn.Module):
         Raises:
             RecipeError: The head has no linear layer that gives one value a class.
         """
-        layers = self._logit_layers()
+        layers = self.logit_layers()
         caught: dict[int, torch.Tensor] = {}
 
         def catch(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -106,7 +106,7 @@ class Network(nn.Module):
         Raises:
             RecipeError: The head has no linear layer that gives one value a class.
         """
-        layers = self._logit_layers()
+        layers = self.logit_layers()
         shares = self._shares(layers)
         parts = torch.split(weight, [layer.weight[0].numel() for layer in layers], dim=1)
         with torch.no_grad():
@@ -133,8 +133,12 @@ class Network(nn.Module):
             raise _not_linear("a sum in which a layer has no part")
         return tuple(shares)
 
-    def _logit_layers(self) -> tuple[Any, ...]:
-        """Find the linear layers whose sum is the logits; of a chain of layers it is the last."""
+    def logit_layers(self) -> tuple[Any, ...]:
+        """Give the linear layers whose sum is the logits; of a chain of layers it is the last.
+
+        Raises:
+            RecipeError: The head has no linear layer that gives one value a class.
+        """
         if self.head is not None and not isinstance(self.head, nn.Linear):
             raise _not_linear(type(self.head).__name__)
         layers = tuple(

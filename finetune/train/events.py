@@ -15,6 +15,7 @@ __all__ = [
     "DataFound",
     "EpochEnded",
     "Event",
+    "FrozenLayers",
     "OnEvent",
     "Progressed",
     "RecipeResolved",
@@ -140,6 +141,21 @@ class StageStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class FrozenLayers:
+    """What becomes of a stage's frozen layers.
+
+    Attributes:
+        stage: Its name.
+        is_stored: Whether they are computed once, and the stage reads what they gave.
+        reason: Where the cut is and what is stored, or why every epoch computes them anew.
+    """
+
+    stage: str
+    is_stored: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class EpochEnded:
     """One epoch is over; a row of `history.csv`.
 
@@ -205,6 +221,7 @@ class RunEnded:
 Event = (
     DataFound
     | EpochEnded
+    | FrozenLayers
     | Progressed
     | RecipeResolved
     | RunEnded

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +15,17 @@ from torch import nn
 
 from finetune.components.metrics import is_loss
 from finetune.torchvision_ops import register_missing_ops
-from finetune.train.events import progress_events
+from finetune.train.events import FrozenLayers, progress_events
 from finetune.train.freeze import Freezing
 from finetune.train.loop import EpochSeed, Stepper, train_epoch, validate
+from finetune.train.once import Once, compute_once
 from finetune.train.optim import make_optimizer, make_schedule
 from finetune.train.session import UNKNOWN, Epoch, Session, figures_of, offer
+from finetune.train.stored import FromStored
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import EarlyStopping, ResolvedStage
+    from finetune.train.stored import Crossing
 
 __all__ = ["train_stage"]
 
@@ -36,18 +41,27 @@ def train_stage(
     Raises:
         TrainingError: The loss is not finite, or memory does not suffice.
     """
-    stepper = _prepare(session, stage, freezing)
+    with ExitStack() as held:
+        found = compute_once(session, stage, held)
+        if found.reason:
+            session.on_event(FrozenLayers(stage.name, found.value is not None, found.reason))
+        return _train(session, stage, _prepare(session, stage, freezing, found.value), stage_index)
+
+
+def _train(session: Session, stage: ResolvedStage, work: _Work, stage_index: int) -> str:
+    """Run the epochs of a stage; say how it ended."""
+    stepper = work.stepper
     patience = _Patience(stage.early_stopping)
     note = ""
     for number in range(1, stage.epochs + 1):
         started = time.perf_counter()
-        session.inputs.begin_epoch(stage_index, number)
+        work.begin_epoch(stage_index, number)
         seed = EpochSeed(session.recipe.seed, stage_index, number, stage.name)
         report = progress_events("train", session.on_event)
-        result = train_epoch(stepper, session.inputs.train, seed, progress=report)
+        result = train_epoch(stepper, work.train, seed, progress=report)
         session.num_steps += result.num_steps
         weights = stepper.ema.module if stepper.ema is not None else session.network
-        figures = _validate(session, stepper, weights)
+        figures = _validate(session, work)
         epoch = Epoch(
             stage=stage.name,
             number=number,
@@ -87,26 +101,61 @@ class _Patience:
         return self._waited >= self._stopping.patience
 
 
-def _prepare(session: Session, stage: ResolvedStage, freezing: Freezing) -> Stepper:
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What a stage steps with and reads: images, or what frozen layers computed once.
+
+    Attributes:
+        stepper: All that a step needs.
+        train: Batches of training.
+        val: Batches of validation; None where there is no such part.
+        judged: What is validated: the network, its trained part, or that of its moving average.
+        begin_epoch: Tells the batches of training which epoch comes next.
+    """
+
+    stepper: Stepper
+    train: Any
+    val: Any
+    judged: nn.Module
+    begin_epoch: Callable[[int, int], None]
+
+
+def _prepare(
+    session: Session, stage: ResolvedStage, freezing: Freezing, once: Once | None
+) -> _Work:
     """Prepare network, optimiser and loss of a gradient stage for the device."""
-    recipe, accelerator = session.recipe, session.accelerator
-    training = recipe.training
+    inputs, accelerator = session.inputs, session.accelerator
+    training = session.recipe.training
+    train = inputs.train if once is None else once.train
     optimizer = make_optimizer(session.network, freezing, stage)
-    steps_per_epoch = -(-len(session.inputs.train) // training.accumulate)
+    steps_per_epoch = -(-len(train) // training.accumulate)
     schedule = make_schedule(optimizer, stage, num_steps=max(1, steps_per_epoch * stage.epochs))
-    network, prepared = accelerator.prepare(session.network, optimizer)
-    return Stepper(
+    whole: nn.Module = session.network if once is None else once.network
+    network, prepared = accelerator.prepare(whole, optimizer)
+    ema = _make_ema(session)
+    averaged: Any = session.network if ema is None else ema.module
+    stepper = Stepper(
         accelerator=accelerator,
         network=network,
         optimizer=prepared,
         schedule=schedule,
         loss=_make_loss(session).to(accelerator.device),
-        normalize=session.preprocessing.normalize,
+        normalize=session.preprocessing.normalize if once is None else _as_it_is,
         mix=_make_mix(session),
         clip_norm=training.clip_norm,
-        ema=_make_ema(session),
+        ema=ema,
+        averaged=session.network,
         batch_norm=stage.batch_norm,
     )
+    if once is None:
+        return _Work(stepper, train, inputs.val, averaged, inputs.begin_epoch)
+    judged = once.network if ema is None else FromStored(once.split.trained.of(averaged))
+    return _Work(stepper, train, once.val, judged, once.sampler.begin_epoch)
+
+
+def _as_it_is(crossing: Crossing) -> Crossing:
+    """Change nothing: what frozen layers computed needs no normalisation."""
+    return crossing
 
 
 def _make_loss(session: Session) -> nn.Module:
@@ -146,9 +195,9 @@ def _make_ema(session: Session) -> Any:
     return ModelEmaV3(session.network, decay=session.recipe.training.ema, use_warmup=True)
 
 
-def _validate(session: Session, stepper: Stepper, weights: nn.Module) -> dict[str, float]:
-    """Compute the validation figures of some weights; none where there is no validation part."""
-    if session.inputs.val is None:
+def _validate(session: Session, work: _Work) -> dict[str, float]:
+    """Compute the validation figures of the weights; none where there is no validation part."""
+    if work.val is None:
         return {}
     report = progress_events("val", session.on_event)
-    return figures_of(*validate(stepper, weights, session.inputs.val, progress=report))
+    return figures_of(*validate(work.stepper, work.judged, work.val, progress=report))

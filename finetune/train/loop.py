@@ -51,14 +51,15 @@ class Stepper:
 
     Attributes:
         accelerator: Placement, mixed precision, accumulation, distribution.
-        network: The prepared network.
+        network: The prepared network, or the prepared part of it that learns.
         optimizer: The prepared optimiser.
         schedule: Stepped once an optimiser step.
         loss: From logits and targets to a scalar.
-        normalize: From uint8 images to the network's input, on the device.
+        normalize: From what is read, such as uint8 images, to the network's input, on the device.
         mix: Mixes images and labels of a batch; None where the recipe does not.
         clip_norm: Largest norm of the gradient; None for no limit.
         ema: Moving average of the weights; None where the recipe has none.
+        averaged: The network that it is the average of.
         batch_norm: Mode of trained batch normalisations.
     """
 
@@ -67,10 +68,11 @@ class Stepper:
     optimizer: Optimizer
     schedule: LambdaLR
     loss: nn.Module
-    normalize: Callable[[torch.Tensor], torch.Tensor]
+    normalize: Callable[[Any], Any]
     mix: MixBatch | None = None
     clip_norm: float | None = None
     ema: ModelEmaV3 | None = None
+    averaged: nn.Module | None = None
     batch_norm: BatchNormMode = "trained"
 
 
@@ -103,7 +105,7 @@ def train_epoch(
     started = time.perf_counter()
     for step, (images, labels, _) in enumerate(loader):
         torch.manual_seed(derive_seed(seed.seed, "step", seed.stage_index, seed.epoch, step))
-        with accelerator.accumulate(stepper.network), _memory_named(images, seed):
+        with accelerator.accumulate(stepper.network), _memory_named(len(labels), seed):
             loss = _loss(stepper, images, labels)
             if not torch.isfinite(loss):
                 raise _not_finite(loss, seed, step)
@@ -140,7 +142,7 @@ def validate(
     return np.concatenate(rows), np.concatenate(all_labels)
 
 
-def _loss(stepper: Stepper, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _loss(stepper: Stepper, images: Any, labels: torch.Tensor) -> torch.Tensor:
     """Run a batch forward: mixing, the network, the loss in float32."""
     inputs = stepper.normalize(images)
     targets = labels
@@ -162,7 +164,7 @@ def _step(stepper: Stepper) -> int:
     if not accelerator.optimizer_step_was_skipped:
         stepper.schedule.step()
     if stepper.ema is not None:
-        stepper.ema.update(accelerator.unwrap_model(stepper.network))
+        stepper.ema.update(stepper.averaged)
     return 1
 
 
@@ -176,21 +178,21 @@ def _not_finite(loss: torch.Tensor, seed: EpochSeed, step: int) -> TrainingError
 
 
 @contextmanager
-def _memory_named(images: torch.Tensor, seed: EpochSeed) -> Iterator[None]:
+def _memory_named(num_images: int, seed: EpochSeed) -> Iterator[None]:
     """Turn a lack of memory into one sentence that names the batch tried."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise _no_memory(images, seed) from error
+        raise _no_memory(num_images, seed) from error
     except RuntimeError as error:
         if "can't allocate memory" not in str(error):  # torch's CPU allocator
             raise
-        raise _no_memory(images, seed) from error
+        raise _no_memory(num_images, seed) from error
 
 
-def _no_memory(images: torch.Tensor, seed: EpochSeed) -> TrainingError:
+def _no_memory(num_images: int, seed: EpochSeed) -> TrainingError:
     """Name the stage and the batch for which memory did not suffice."""
     return TrainingError(
-        f"no memory for a batch of {len(images)} images in stage {seed.stage!r}",
-        hint=f"--set training.batch_size={max(1, len(images) // 2)} --set training.accumulate=2",
+        f"no memory for a batch of {num_images} images in stage {seed.stage!r}",
+        hint=f"--set training.batch_size={max(1, num_images // 2)} --set training.accumulate=2",
     )

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import time
-from functools import partial
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 
 from finetune.components.metrics import METRICS
 from finetune.errors import Problem, RecipeError
-from finetune.model.features import extract_features
-from finetune.train.events import progress_events
+from finetune.model.fuse import fused
+from finetune.model.parts import digest_of
+from finetune.model.store import StoreFullError
+from finetune.train.compute import Computing, Frozen
 from finetune.train.probe import Features, Probe, fit_probe
 from finetune.train.session import UNKNOWN, Epoch, Session, figures_of, offer
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import ResolvedStage
-    from finetune.types import Progress
+    from finetune.train.stored import StoredViews
 
 __all__ = ["fit_stage"]
 
@@ -34,13 +36,10 @@ def fit_stage(session: Session, stage: ResolvedStage) -> str:
     """
     started = time.perf_counter()
     inputs, network = session.inputs, session.network
-    total = int(inputs.counts.sum()) + inputs.num_val
-    extract = partial(extract_features, network, normalize=session.preprocessing.normalize)
-    report = progress_events("features", session.on_event)
-    train = Features(*extract(inputs.train_plain, progress=report, total=total))
-    offset = len(train.labels)
-    after = partial(_report_after, report, offset)
-    val = Features(*extract(inputs.val or (), progress=after, total=total))
+    try:
+        train, val, counts = _features(session, place="disk")
+    except StoreFullError:
+        train, val, counts = _features(session, place="memory")
     training = session.recipe.training
     balanced = training.class_weights == "balanced" or training.sampler == "balanced"
     probe = fit_probe(train, val, num_classes=len(inputs.counts), balanced=balanced)
@@ -61,7 +60,39 @@ def fit_stage(session: Session, stage: ResolvedStage) -> str:
     )
     offer(session, epoch, network)
     session.probe = (figures.get("val_accuracy", UNKNOWN), seconds)
-    return f"strength C={probe.strength:.3g}: {probe.reason}; "
+    return f"strength C={probe.strength:.3g}: {probe.reason}; {counts}; "
+
+
+def _features(
+    session: Session, *, place: Literal["memory", "disk"]
+) -> tuple[Features, Features, str]:
+    """Give what enters the head of training and validation images, and what it took to have it."""
+    inputs, network = session.inputs, session.network.eval()
+    ready = fused(network, network.input_size)
+    with torch.no_grad():
+        blank = torch.zeros(1, *network.input_size, device=session.accelerator.device)
+        shape = tuple(ready.head_inputs(blank).shape[1:])
+    frozen = Frozen(
+        lambda images: (ready.head_inputs(images),),
+        shapes=(shape,),
+        digest=digest_of(network, "head_inputs, fused", without=network.logit_layers()),
+    )
+    with ExitStack() as held:
+        work = Computing(session, frozen, place=place, held=held)
+        parts = [
+            Features(np.empty((0, *shape), np.float32), np.empty(0, np.int64))
+            if part is None
+            else _read(work.views(part, num_views=1))
+            for part in (inputs.train_part, inputs.val_part)
+        ]
+    train, val = parts
+    return train, val, f"{work.num_computed} features computed, {work.num_found} were there"
+
+
+def _read(views: StoredViews) -> Features:
+    """Copy the features of all images out of their store."""
+    (values,) = views.read([(position, 0) for position in range(len(views.labels))])
+    return Features(values.numpy(), views.labels.numpy())
 
 
 def _check_linear(session: Session, probe: Probe) -> None:
@@ -83,8 +114,3 @@ def _check_linear(session: Session, probe: Probe) -> None:
             ],
             hint="train the head by gradient: {name: head, train: head, epochs: 3, lr: 1e-3}",
         )
-
-
-def _report_after(report: Progress, offset: int, done: int, total: int) -> None:
-    """Report progress of a second pass as a continuation of the first."""
-    report(offset + done, total)

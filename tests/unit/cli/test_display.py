@@ -15,6 +15,7 @@ from finetune.train.events import (
     DataFound,
     EpochEnded,
     Event,
+    FrozenLayers,
     Progressed,
     RecipeResolved,
     RunEnded,
@@ -105,7 +106,6 @@ def test_a_stage_begins_with_what_learns_in_it() -> None:
         "  stem to 1        -   3,000        -  frozen",
         "  2            3,000       -  5.0e-05  trained",
         "  head            20       -  1.0e-04  -",
-        "    epoch  train loss  val loss  val acc  val F1       lr  img/s         time",
     ]
 
 
@@ -120,6 +120,15 @@ def test_an_epoch_fits_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch) -> Non
     title, line = drawn(STAGE, EPOCH)[-2:]
     assert title == "    epoch  val loss  val acc  val F1         time"
     assert line == "      2/5     0.250    0.900   0.875         12 s  best"
+
+
+def test_what_becomes_of_frozen_layers_is_told() -> None:
+    stored = FrozenLayers("last", True, "cut before blocks.6: 1 tensor of 8 KiB an image")
+    plain = FrozenLayers("last", False, "mixup and CutMix mix images")
+    assert drawn(stored, plain) == [
+        "frozen layers are computed once: cut before blocks.6: 1 tensor of 8 KiB an image",
+        "frozen layers are computed in every epoch: mixup and CutMix mix images",
+    ]
 
 
 def test_a_stage_ends_with_its_time_and_note() -> None:

@@ -1,0 +1,151 @@
+"""Views of images sent through frozen layers, what is stored already left out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from finetune.model.store import StoreKey, image_id, open_store
+from finetune.model.store_key import device_kind
+from finetune.train.events import progress_events
+from finetune.train.stored import Row, StoredViews
+
+if TYPE_CHECKING:
+    from finetune.model.store import ActivationStore
+    from finetune.model.store_key import Dtype
+    from finetune.train.inputs import Part
+    from finetune.train.session import Session
+
+__all__ = ["DTYPES", "Computing", "Frozen"]
+
+DTYPES: dict[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A computation that learns nothing.
+
+    Attributes:
+        compute: From normalised images (B, C, H, W) to tensors (B, …).
+        shapes: Of the tensors, for one image.
+        digest: Identifies the computation; another weight gives another.
+        precision: Of the pass, and of what is stored.
+    """
+
+    compute: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
+    shapes: tuple[tuple[int, ...], ...]
+    digest: str
+    precision: str = "fp32"
+
+
+class Computing:
+    """Computes what is missing in the stores of one stage.
+
+    Args:
+        session: What the stages share.
+        frozen: What is computed.
+        place: Where it is stored.
+        held: Closes the stores when the stage is over.
+
+    Attributes:
+        num_computed: Views that were computed.
+        num_found: Views that were stored already.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        frozen: Frozen,
+        *,
+        place: Literal["memory", "disk"],
+        held: ExitStack,
+    ) -> None:
+        self._session = session
+        self._frozen = frozen
+        self._place = place
+        self._held = held
+        self._stores: dict[bool, ActivationStore] = {}
+        self.num_computed = 0
+        self.num_found = 0
+
+    def views(self, part: Part, *, num_views: int) -> StoredViews:
+        """See to it that every view of the images of a split is stored.
+
+        Raises:
+            StoreFullError: There is no room for them.
+        """
+        ids = tuple(
+            tuple(image_id(str(sample.digest), view) for view in range(num_views))
+            for sample in part.samples
+        )
+        plain, changed = self._store(is_plain=True), None
+        self._fill(plain, part, [((i, 0), row[0]) for i, row in enumerate(ids)])
+        if num_views > 1:
+            changed = self._store(is_plain=False)
+            rest = [((i, v), one) for i, row in enumerate(ids) for v, one in enumerate(row) if v]
+            self._fill(changed, part, rest)
+        return StoredViews(plain, changed, ids, part.labels)
+
+    def _store(self, *, is_plain: bool) -> ActivationStore:
+        """Open the store of plain or of changed views, once."""
+        if is_plain not in self._stores:
+            recipe = self._session.recipe
+            # What a function from Python does, no key can tell.
+            is_known = is_plain or recipe.augment.kind != "python"
+            store = open_store(
+                self._key(is_plain=is_plain),
+                self._frozen.shapes,
+                label=recipe.model.backbone,
+                place=self._place if is_known else "memory",
+            )
+            self._stores[is_plain] = self._held.enter_context(store)
+        return self._stores[is_plain]
+
+    def _key(self, *, is_plain: bool) -> StoreKey:
+        """Gather everything that what is stored depends on, but for the image."""
+        session, runtime = self._session, self._session.recipe.runtime
+        document: dict[str, Any] = {"input": session.preprocessing.model_dump(mode="json")}
+        if not is_plain:
+            augment = session.recipe.augment.model_dump(mode="json")
+            document |= {"augment": augment, "seed": session.recipe.seed}
+        return StoreKey(
+            computation=self._frozen.digest,
+            preprocessing=json.dumps(document, sort_keys=True),
+            dtype=DTYPES[self._frozen.precision],
+            memory_format=runtime.memory_format,
+            precision=self._frozen.precision,
+            device=device_kind(session.accelerator.device),
+        )
+
+    @torch.no_grad()
+    def _fill(
+        self, store: ActivationStore, part: Part, wanted: Sequence[tuple[Row, bytes]]
+    ) -> None:
+        """Compute and store what is missing."""
+        missing = [wanted[index] for index in store.missing([one for _, one in wanted])]
+        self.num_computed += len(missing)
+        self.num_found += len(wanted) - len(missing)
+        session, device = self._session, self._session.accelerator.device
+        report = progress_events("features", session.on_event)
+        done = 0
+        for images, _, indices in part.views([row for row, _ in missing]) if missing else ():
+            inputs = session.preprocessing.normalize(images.to(device))
+            with (
+                torch.autocast(device.type, enabled=False)
+                if self._is_exact
+                else (session.accelerator.autocast())
+            ):
+                crossing = self._frozen.compute(inputs)
+            store.add([missing[index][1] for index in indices.tolist()], crossing)
+            done += len(images)
+            report(done, len(missing))
+
+    @property
+    def _is_exact(self) -> bool:
+        """Whether the pass is in fp32 whatever training uses."""
+        return self._frozen.precision == "fp32"

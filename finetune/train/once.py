@@ -1,0 +1,122 @@
+"""Frozen layers computed once: a stage that reads what crosses the freeze boundary from a store.
+
+What lies before the cut of `model/boundary.py` is a function of the image alone. So it is computed
+once for each view of each image and kept in a store, from which every epoch draws; what learns is
+trained from there exactly as it would be within the whole network. The store is shared: a later
+stage, run or process with the same weights, images and transforms computes nothing again. Where it
+would not pay, not fit or not be right the stage goes the plain way, and the reason is told.
+
+For that pass frozen batch normalisations are folded into their convolutions (`model/fuse.py`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from finetune.model.boundary import NoSplit, Split, split_network
+from finetune.model.fuse import fused
+from finetune.model.store import Budgets, StoreFullError, choose_place, num_bytes_per_image
+from finetune.runtime.space import free_disk, free_memory
+from finetune.runtime.stores import stores_folder
+from finetune.train.compute import DTYPES, Computing, Frozen
+from finetune.train.stored import FromStored, StoredViews, ViewSampler, stored_loader
+from finetune.types import Choice
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from finetune.recipe.schema import ResolvedStage
+    from finetune.train.session import Session
+
+__all__ = ["Once", "compute_once"]
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """What a stage trains and reads where its frozen layers were computed once.
+
+    Attributes:
+        split: The two parts of the network.
+        network: The trained part, from what is stored to logits.
+        train: Batches of training, prepared.
+        val: Batches of validation, prepared; None where there is no such part.
+        sampler: The order of training; told each epoch.
+    """
+
+    split: Split
+    network: FromStored
+    train: Any
+    val: Any
+    sampler: ViewSampler
+
+
+def compute_once(session: Session, stage: ResolvedStage, held: ExitStack) -> Choice[Once | None]:
+    """Compute what the frozen layers of a stage give, unless it is stored already.
+
+    Args:
+        session: Its network is frozen, and in its modes, as the stage says.
+        stage: The stage that begins.
+        held: Closes the stores when the stage is over.
+
+    Returns:
+        What to train from, and the sentence about it; None with the reason for the plain way, which
+        is empty where nothing but the plain way was asked for.
+    """
+    if not stage.views:
+        return Choice(None, "")
+    reason = _why_plain(session)
+    if reason:
+        return Choice(None, reason)
+    split = split_network(session.network)
+    if isinstance(split, NoSplit):
+        return Choice(None, split.reason)
+    inputs = session.inputs
+    place = choose_place(
+        len(inputs.train_part.samples) + inputs.num_val,
+        stage.views,
+        num_bytes_per_image(split.shapes, DTYPES[session.recipe.runtime.precision]),
+        free_disk=free_disk(stores_folder()),
+        free_memory=free_memory(),
+        budgets=Budgets(),
+    )
+    if place.value == "none":
+        return Choice(None, place.reason)
+    frozen = Frozen(
+        fused(split.frozen, session.network.input_size),
+        shapes=split.shapes,
+        digest=f"{split.digest} fused",
+        precision=session.recipe.runtime.precision,
+    )
+    work = Computing(session, frozen, place=place.value, held=held)
+    try:
+        train = work.views(inputs.train_part, num_views=stage.views)
+        val = None if inputs.val_part is None else work.views(inputs.val_part, num_views=1)
+    except StoreFullError as error:
+        return Choice(None, error.message)
+    order = ViewSampler(train, inputs.sampler, session.recipe.seed)
+    once = Once(
+        split,
+        FromStored(split.trained),
+        _prepared(session, train, order),
+        None if val is None else _prepared(session, val, ViewSampler(val, None, 0)),
+        order,
+    )
+    counts = f"{work.num_computed} views computed, {work.num_found} were there"
+    return Choice(once, f"{split.reason}; {place.reason}; {counts}")
+
+
+def _prepared(session: Session, views: StoredViews, order: ViewSampler) -> Any:
+    """Make a loader and let Accelerate place its batches on the device."""
+    loader = stored_loader(views, order, batch_size=session.recipe.training.batch_size)
+    return session.accelerator.prepare(loader)
+
+
+def _why_plain(session: Session) -> str:
+    """Say why a stage cannot do without its images; empty where it can."""
+    training = session.recipe.training
+    if training.mixup or training.cutmix:
+        return "mixup and CutMix mix images"
+    if session.inputs.train_size != session.network.input_size[1:]:
+        return "it trains at another size of image than it evaluates at"
+    return ""

@@ -1,0 +1,109 @@
+"""Frozen layers computed once: the same run as with them in every epoch, and when it is not."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finetune.pipeline import run
+from finetune.recipe.schema import Recipe
+from finetune.train.events import EpochEnded, FrozenLayers
+
+FULL = {"name": "last", "train": {"last": 2}, "epochs": 3, "lr": 1e-3}
+
+Train = Callable[..., tuple[dict[str, torch.Tensor], list[Any]]]
+
+
+@pytest.fixture
+def train(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
+    """Run one stage, its stores in the test's folder; give the saved weights and what was told."""
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path / "cache"))
+
+    def make(name: str, backbone: str = "test_vit", *, stage: dict[str, Any], **values: Any):
+        events: list[Any] = []
+        recipe = Recipe(
+            model={"backbone": backbone, "pretrained": False},
+            data={"path": str(tiny_folder)},
+            stages=[{**FULL, **stage}],
+            runtime={"precision": "fp32", "device": "cpu", "workers": 0},
+            **{"augment": "none", **values},
+        )
+        done = run(recipe, out=tmp_path / name, on_event=events.append)
+        return load_file(done.folder / "model" / "model.safetensors"), events
+
+    return make
+
+
+def told(events: list[Any]) -> FrozenLayers:
+    """Give what was said of frozen layers."""
+    return next(event for event in events if isinstance(event, FrozenLayers))
+
+
+def losses(events: list[Any]) -> list[float]:
+    """Give the training loss of each epoch."""
+    return [event.train_loss for event in events if isinstance(event, EpochEnded)]
+
+
+@pytest.mark.parametrize("training", [{}, {"ema": 0.9}, {"accumulate": 2}])
+def test_training_from_the_store_is_training_from_images_bit_for_bit(
+    train: Train, training: dict[str, Any]
+) -> None:
+    plain, expected = train("plain", stage={"views": 0}, training=training)
+    once, events = train("once", stage={"views": 1}, training=training)
+    assert told(events).is_stored
+    assert losses(events) == losses(expected)
+    assert all(torch.equal(once[name], tensor) for name, tensor in plain.items())
+
+
+def test_with_batch_normalisations_folded_it_is_the_same_but_for_rounding(train: Train) -> None:
+    plain, _ = train("plain", "test_resnet", stage={"views": 0})
+    once, _ = train("once", "test_resnet", stage={"views": 1})
+    for name, tensor in plain.items():
+        torch.testing.assert_close(once[name], tensor, atol=1e-4, rtol=1e-4)
+
+
+def test_a_second_run_with_another_recipe_computes_nothing_again(train: Train) -> None:
+    _, first = train("first", stage={"views": 1})
+    _, second = train("second", stage={"views": 1, "lr": 1e-4, "epochs": 1})
+    assert "30 views computed, 0 were there" in told(first).reason
+    assert "0 views computed, 30 were there" in told(second).reason
+
+
+def test_changed_weights_are_computed_anew(train: Train) -> None:
+    train("first", stage={"views": 1})
+    _, events = train("second", stage={"views": 1}, seed=1)  # random weights, so of another seed
+    assert "30 views computed, 0 were there" in told(events).reason
+
+
+def test_augmented_views_are_drawn_anew_in_every_epoch_and_repeat(train: Train) -> None:
+    first, events = train("first", stage={"views": 3}, augment="standard")
+    second, _ = train("second", stage={"views": 3}, augment="standard")
+    assert "78 views computed, 0 were there" in told(events).reason  # 24 of train thrice, 6 of val
+    assert all(torch.equal(second[name], tensor) for name, tensor in first.items())
+
+
+@pytest.mark.parametrize(
+    ("stage", "training", "reason"),
+    [
+        ({"train": "all"}, {}, "the first layer"),
+        ({}, {"mixup": 0.2}, "mixup and CutMix mix images"),
+    ],
+)
+def test_what_cannot_be_stored_goes_the_plain_way_and_says_why(
+    train: Train, stage: dict[str, Any], training: dict[str, Any], reason: str
+) -> None:
+    _, events = train("plain", stage={"views": 1, "epochs": 1, **stage}, training=training)
+    assert not told(events).is_stored
+    assert reason in told(events).reason
+
+
+def test_a_network_that_trains_at_another_size_goes_the_plain_way(train: Train) -> None:
+    _, events = train(
+        "sizes", "mobilenetv4_conv_small_050", stage={"views": 1, "epochs": 1, "train": "head"}
+    )
+    assert told(events) == FrozenLayers(
+        "last", False, "it trains at another size of image than it evaluates at"
+    )
