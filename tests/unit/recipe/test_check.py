@@ -32,6 +32,7 @@ def test_unknown_names_are_told_by_their_places():
         "augment.transforms.0": "did you mean HorizontalFlip?",
     }
 
+
 LORA = "stages:\n  - {name: one, train: {lora: {rank: 4}}}\n"
 
 
