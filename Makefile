@@ -5,12 +5,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := .venv-peers
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 # The floors that compute without a network or a disk; their coverage is gated.
 PURE := finetune/errors.py,finetune/components/*,finetune/recipe/*,finetune/data/*,finetune/evaluate/*
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-slow check format bench docs clean
+.PHONY: help install demo test test-fast test-slow check format bench bench-speed peers docs clean
 
 help:
 	@echo "make install   make .venv with the tool and everything to work on it"
@@ -18,6 +19,8 @@ help:
 	@echo "make test      all tests: the fast tier with its coverage gate, then the slow and real ones"
 	@echo "make check     ruff, formatting, mypy strict"
 	@echo "make bench     speed and start-up figures, as JSON in docs/benchmarks/"
+	@echo "make bench-speed   hours: the same jobs by four other libraries and by bare loops"
+	@echo "make peers     make .venv-peers with those libraries"
 	@echo "make docs      generate the reference and build the site into site/"
 	@echo "make clean     remove .venv and everything that was built"
 
@@ -61,11 +64,24 @@ bench: install
 	test -z "$$FINETUNE_ASSETS" || $(BIN)/python tests/bench/default.py
 	$(BIN)/python docs/generate.py
 
+# On a quiet machine. What the file has already is not measured again: ARGS="--jobs head".
+bench-speed: install peers
+	$(BIN)/python tests/bench/speed.py --out docs/benchmarks/speed.json $(ARGS)
+	$(BIN)/python docs/generate.py
+
+peers: $(PEERS)/.installed
+
+$(PEERS)/.installed: tests/bench/peers/requirements.txt tests/bench/peers/constraints.txt
+	@test -x $(PEERS)/bin/python || $(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip --quiet --quiet --disable-pip-version-check --no-input install \
+		--requirement tests/bench/peers/requirements.txt
+	@touch $@
+
 docs: install
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -E -d $(VENV)/doctrees docs site
 	@echo "site/index.html"
 
 clean:
-	rm -rf $(VENV) build dist site .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) build dist site .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find finetune tests docs -name __pycache__ -type d -prune -exec rm -rf {} +

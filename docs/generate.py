@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "docs/benchmarks/demo.json"
 BACKBONES = ROOT / "docs/benchmarks/backbones.json"
 TUNING = ROOT / "docs/benchmarks/tuning.json"
+SPEED = ROOT / "docs/benchmarks/speed.json"
 RESULTS = ROOT / "docs/benchmarks/default.json"  # of the table in the README
 _PART = re.compile(
     r"(?P<open><!-- generated: (?P<name>\S+) -->\n).*?(?P<close><!-- end of generated -->)",
@@ -154,7 +155,7 @@ def demo() -> str:
 def benchmarks() -> str:
     """Show every file of figures: what was run, on what, and all of its rows."""
     files = sorted((ROOT / "docs/benchmarks").glob("*.json"))
-    return "\n\n".join(_benchmark(file) for file in files if file not in (BACKBONES, TUNING))
+    return "\n\n".join(_benchmark(file) for file in files if file not in (BACKBONES, SPEED, TUNING))
 
 
 def backbones() -> str:
@@ -218,6 +219,43 @@ def tuning() -> str:
         lines.append(f"| `{variant}` | {' | '.join(cells)} | {whole} |")
     notes = [f"- {note}" for note in recorded["notes"]]
     return "\n".join([*_command(recorded), "", f"{recorded['device']}.", "", *notes, "", *lines])
+
+
+def speed() -> str:
+    """Show each job's medians: seconds, ratios to the fastest peer and floor, memory, accuracy."""
+    if not SPEED.is_file():
+        return "No figures are recorded yet."
+    recorded = json.loads(SPEED.read_text(encoding="utf-8"))
+    commits = dict.fromkeys(f"`{row['commit']}`" for row in recorded["rows"])
+    made = f"{recorded['device']}; {recorded['backbone']}; commit {', '.join(commits)}; "
+    parts = ["\n".join(_command(recorded)), f"{made}raw figures: `{SPEED.name}`."]
+    for job in dict.fromkeys(row["job"] for row in recorded["summary"]):
+        rows = [row for row in recorded["summary"] if row["job"] == job]
+        names = ["photos", "contender", "rounds", "process s", "loop s", "process, times less"]
+        names += ["loop, times less", "process, of the floor", "loop, of the floor"]
+        names += ["processor s", "MiB", "accuracy (range)", "drift", "learning"]
+        lines = [*_table_head(names), *(f"| {' | '.join(_speed_cells(row))} |" for row in rows)]
+        parts += [f"## {job}", "\n".join(lines)]
+    return "\n\n".join(parts)
+
+
+def _speed_cells(row: dict[str, Any]) -> list[str]:
+    """Give the cells of one contender in one job on one set."""
+    figures = ["wall_seconds", "loop_seconds", "wall_factor", "loop_factor"]
+    figures += ["wall_of_floor", "loop_of_floor", "cpu_seconds", "peak_memory_mib"]
+    accuracy = ""
+    if row["accuracy"] is not None:
+        low, high = (100 * end for end in row["accuracy_range"])
+        accuracy = f"{_percent(row['accuracy'])} ({low:.1f} to {high:.1f})"
+    return [
+        f"{row['data']}, {row['num_photos']:,}",
+        row["contender"],
+        str(row["rounds"]),
+        *(_cell(row, name) for name in figures),
+        accuracy,
+        "" if row["drift"] is None else _percent(row["drift"]),
+        f"{row['trained_parameters']:,}",
+    ]
 
 
 def _spread(values: list[float]) -> str:
@@ -321,6 +359,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "errors": errors,
     "recipe": recipe,
     "results": results,
+    "speed": speed,
     "tuning": tuning,
 }
 
