@@ -32,6 +32,15 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lora: {rank: 8}, lr: 1e-3": {"train": {"lora": {"rank": 8}}, "lr": 1e-3},
     "lr: 1e-3": {"lr": 1e-3},
     "lr: 1e-3, batch_norm: frozen": {"lr": 1e-3, "batch_norm": "frozen"},
+    # What it costs or gains to draw the images of frozen layers from so many views.
+    **{
+        f"train: {{last: 2}}, lr: 5e-4, views: {views}": {
+            "train": {"last": 2},
+            "lr": 5e-4,
+            "views": views,
+        }
+        for views in (0, 1, 2, 4)
+    },
 }
 BASE = {"train": "all", "lr": 1e-4, "layer_decay": 1.0, "batch_norm": "trained"}
 
