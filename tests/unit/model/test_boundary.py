@@ -222,6 +222,20 @@ def test_a_step_of_the_part_moves_the_network_and_nothing_frozen(resnet: Network
     assert_exact(resnet, split)
 
 
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_vit"])
+def test_parts_are_exact_in_bfloat16_and_channels_last(
+    make_network: MakeNetwork, name: str
+) -> None:
+    network = prepared(make_network(name), LastPolicy(last=2))
+    network.to(memory_format=torch.channels_last)
+    split = split_of(network)
+    images = images_for(network).to(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16):
+        whole = outcome(network, network, (images,))
+        parts = outcome(split.trained, network, split.frozen(images))
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
+
+
 def test_splitting_changes_nothing(resnet: Network) -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
