@@ -195,7 +195,8 @@ def document(
             "probabilities: of one model, its head fitted by the probe on trash train decoded in "
             "full; mean over photos and classes",
             f"load average {load_before:.1f} before and {os.getloadavg()[0]:.1f} after, of which "
-            "this is 1: where it is more than the cores, seconds are longer than on a quiet machine",
+            "this is 1: where it is more than the cores, seconds are longer than on a quiet "
+            "machine",
         ],
         "rows": rows,
     }
