@@ -174,9 +174,9 @@ def _by_graph(network: Network, images: torch.Tensor) -> Split:
     traced = _copy(network)
     graph = trace(traced)
     cut = choose_cut(graph, traced)
-    codes = {True: trained_code(graph, cut.names, traced=traced)}
+    codes = {True: trained_code(graph, cut, traced=traced)}
     evaluated = _copy(network).eval()
-    codes[False] = trained_code(trace(evaluated), cut.names, traced=evaluated)
+    codes[False] = trained_code(trace(evaluated), cut, traced=evaluated)
     code = frozen_code(graph, cut, traced=traced)
     fresh = _copy(network)
     is_changing = _prove(FrozenPart(fresh, code), TrainedPart(fresh, codes), images)

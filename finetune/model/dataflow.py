@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,7 +50,7 @@ class Cut:
     """Where a graph is cut.
 
     Attributes:
-        nodes: What crosses, in the order in which it is computed: tensors (B, …).
+        nodes: What crosses, in the order in which it is computed: tensors (B · rows, …).
         before: Dotted path of the first module that is behind the cut as a whole.
         frozen_share: Share of the operations of a forward pass that are before the cut, in [0, 1].
     """
@@ -66,7 +67,16 @@ class Cut:
     @property
     def shapes(self) -> tuple[tuple[int, ...], ...]:
         """The shapes of what crosses, for one image."""
-        return tuple(tuple(observed(node).values[0].shape[1:]) for node in self.nodes)
+        shapes = [tuple(observed(node).values[0].shape[1:]) for node in self.nodes]
+        return tuple(
+            shape if rows == 1 else (rows, *shape)
+            for rows, shape in zip(self.rows, shapes, strict=True)
+        )
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """How many rows of each tensor belong to an image: more than one of windows or patches."""
+        return tuple(_num_rows(node) for node in self.nodes)
 
 
 def choose_cut(graph: fx.Graph, network: nn.Module) -> Cut:
@@ -118,7 +128,14 @@ def needed_for(
 
 
 def is_question(node: fx.Node) -> bool:
-    """Whether a node asks a tensor for its shape, type or place: not for what is in it."""
+    """Whether a node asks a tensor for its shape, type or place: not for what is in it.
+
+    Numbers that a function or module kept whole gives beside its tensors are taken for a shape.
+    """
+    if node.op == "call_function" and node.target is operator.getitem:
+        source: Any = node.args[0]
+        is_given = not observed(source).is_tensor and not is_question(source)
+        return is_given and all(map(_is_number, observed(node).values))
     if node.op == "call_function" and node.target is getattr:
         name = str(node.args[1])
     elif node.op == "call_method":
@@ -128,6 +145,13 @@ def is_question(node: fx.Node) -> bool:
     asked = node.args[0] if node.args else None
     is_about_tensor = isinstance(asked, fx.Node) and observed(asked).is_tensor
     return name in _QUESTIONS and is_about_tensor and not observed(node).is_tensor
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a whole number, or such numbers side by side."""
+    return isinstance(value, int) or (
+        isinstance(value, (list, tuple)) and all(isinstance(part, int) for part in value)
+    )
 
 
 class _Flow:
@@ -222,7 +246,7 @@ class _Flow:
         cost = {node: observed(node).flops for node in cut}
         found = list(cut)  # one of them may give the others
         for node in reversed(self._frozen):
-            if cost.get(node, math.inf) > limit or len(found) > _MOST_CANDIDATES:
+            if node not in cost or cost[node] > limit or len(found) > _MOST_CANDIDATES:
                 continue
             for given in self._givers[node]:
                 if given not in cost:
@@ -240,13 +264,20 @@ def _cost(cut: tuple[fx.Node, ...]) -> tuple[int, float, int]:
 
 def _row_bytes(node: fx.Node) -> float:
     """The size of a node's value for one image; infinite where it is no tensor by image."""
-    small, large = observed(node).values
-    if not isinstance(small, torch.Tensor) or not isinstance(large, torch.Tensor):
+    if not _num_rows(node):
         return math.inf
-    sizes = (tuple(small.shape[:1]), tuple(large.shape[:1]))
-    if sizes != tuple((size,) for size in SAMPLE_SIZES) or small.shape[1:] != large.shape[1:]:
-        return math.inf
-    return small[0].numel() * small.element_size()
+    tensor = observed(node).values[0]
+    return float(tensor.numel() // SAMPLE_SIZES[0] * tensor.element_size())
+
+
+def _num_rows(node: fx.Node) -> int:
+    """Count the rows that belong to an image; 0 where a node is no tensor by image."""
+    tensors = observed(node).values
+    if not all(isinstance(tensor, torch.Tensor) and tensor.ndim for tensor in tensors):
+        return 0
+    rows = {len(tensor) / size for tensor, size in zip(tensors, SAMPLE_SIZES, strict=True)}
+    is_by_image = len(rows) == 1 and tensors[0].shape[1:] == tensors[1].shape[1:]
+    return int(max(rows)) if is_by_image and max(rows).is_integer() else 0
 
 
 def _varies(module: nn.Module) -> bool:

@@ -111,25 +111,30 @@ def frozen_code(graph: fx.Graph, cut: Cut, *, traced: nn.Module) -> Code:
     env: dict[fx.Node, Any] = {images: part.placeholder("images")}
     constants = _constants(wanted, part, env)
     _copy(wanted, part, env)
-    part.output(tuple(env[node] for node in cut.nodes))
+    part.output(
+        tuple(
+            env[node] if rows == 1 else part.call_method("unflatten", (env[node], 0, (-1, rows)))
+            for node, rows in zip(cut.nodes, cut.rows, strict=True)
+        )
+    )
     return _compile(part, traced, constants)
 
 
-def trained_code(graph: fx.Graph, names: tuple[str, ...], *, traced: nn.Module) -> Code:
+def trained_code(graph: fx.Graph, cut: Cut, *, traced: nn.Module) -> Code:
     """Make the code from what crosses a cut to the logits.
 
     Args:
         graph: Traced on a copy of the network, in the modes of training or in eval mode.
-        names: Observed names of what crosses, in order.
+        cut: What crosses, found by name where it is of another graph.
         traced: The copy, which has the constants.
 
     Raises:
         CutError: The graph has no such nodes, or needs more than they give.
     """
     by_name = {observed(node).name: node for node in graph.nodes}
-    if any(name not in by_name for name in names):
+    if any(name not in by_name for name in cut.names):
         raise CutError("what crosses in training is not there in eval mode")
-    crossing = [by_name[name] for name in names]
+    crossing = [by_name[name] for name in cut.names]
     nodes = needed_for(graph, set(crossing))
     if any(node.op == "placeholder" for node in nodes if node not in crossing):
         raise CutError("in eval mode the part that learns needs the image itself")
@@ -138,9 +143,12 @@ def trained_code(graph: fx.Graph, names: tuple[str, ...], *, traced: nn.Module) 
         node: part.placeholder(f"crossing_{index}") for index, node in enumerate(crossing)
     }
     constants = _constants(nodes, part, env)
+    batch = _Batch(part, env[crossing[0]], dtype=observed(crossing[0]).values[0].dtype)
+    for node, rows in zip(crossing, cut.rows, strict=True):
+        if rows > 1:
+            env[node] = part.call_method("flatten", (env[node], 0, 1))
     questions = [node for node in nodes if is_question(node)]
     given = {*crossing, *nodes}
-    batch = _Batch(part, crossing[0], env)
     env |= {node: batch.answer(node) for node in questions if node.args[0] not in given}
     _copy(nodes, part, env)
     return _compile(part, traced, constants)
@@ -176,24 +184,26 @@ def digest_of(part: nn.Module, source: str, *, without: Iterable[nn.Module] = ()
 class _Batch:
     """Answers for a tensor that a part does not have, from the first tensor that it has."""
 
-    def __init__(self, part: fx.Graph, first: fx.Node, env: dict[fx.Node, Any]) -> None:
+    def __init__(self, part: fx.Graph, first: fx.Node, *, dtype: torch.dtype) -> None:
         self._part = part
-        self._sample = observed(first).values[0]
-        self._first = env[first]
+        self._first = first
+        self._dtype = dtype
         self._size: fx.Node | None = None
 
     def answer(self, node: fx.Node) -> Any:
         """Answer a question: a constant, or a formula of the size of the batch."""
         values = observed(node).values
-        for name in ("device", "dtype"):
-            if values[0] == getattr(self._sample, name):
-                return self._part.call_function(getattr, (self._first, name))
+        if isinstance(values[0], torch.device):
+            return self._part.call_function(getattr, (self._first, "device"))
+        if values[0] == self._dtype:
+            return self._part.call_function(getattr, (self._first, "dtype"))
         return self._formula(*values)
 
     def _formula(self, small: Any, large: Any) -> Any:
         """Express what was seen for two sizes of the batch."""
-        if isinstance(small, tuple) and len(small) == len(large):
-            return tuple(map(self._formula, small, large))
+        if isinstance(small, (list, tuple)) and len(small) == len(large):
+            formulas = tuple(map(self._formula, small, large))
+            return list(formulas) if isinstance(small, list) else formulas
         if type(small) is type(large) and small == large:
             return small
         if not isinstance(small, int):

@@ -356,3 +356,15 @@ def test_adapters_in_the_last_blocks_are_behind_the_cut(
 @pytest.mark.parametrize("name", SAMPLE)
 def test_forty_backbones_are_traced_and_split_exactly(name: str, policy: str) -> None:
     assert check_split(name, policy)["how"] == "graph"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("mvitv2_tiny", "cut before stages.3: 1 tensor of 6 KiB"),  # sizes beside tensors
+        ("tnt_s_legacy_patch16_224", "cut before blocks.11: 2 tensors of 13.5 KiB"),  # patches
+    ],
+)
+def test_rows_of_an_image_and_sizes_beside_tensors_may_cross(name: str, reason: str) -> None:
+    assert check_split(name)["reason"].startswith(reason)
