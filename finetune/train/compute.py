@@ -79,17 +79,21 @@ class Computing:
         Raises:
             StoreFullError: There is no room for them.
         """
-        ids = tuple(
-            tuple(image_id(str(sample.digest), view) for view in range(num_views))
+        ids = [
+            [image_id(str(sample.digest), view) for view in range(num_views)]
             for sample in part.samples
-        )
-        plain, changed = self._store(is_plain=True), None
-        self._fill(plain, part, [((i, 0), row[0]) for i, row in enumerate(ids)])
-        if num_views > 1:
-            changed = self._store(is_plain=False)
-            rest = [((i, v), one) for i, row in enumerate(ids) for v, one in enumerate(row) if v]
-            self._fill(changed, part, rest)
-        return StoredViews(plain, changed, ids, part.labels)
+        ]
+        firsts = [row[0] for row in ids]
+        plain = self._store(is_plain=True)
+        self._fill(plain, part, [((i, 0), one) for i, one in enumerate(firsts)])
+        places = torch.empty((len(ids), 0), dtype=torch.int64)
+        if num_views == 1:
+            return StoredViews(part.labels, plain, plain.locate(firsts), None, places)
+        changed = self._store(is_plain=False)
+        rest = [((i, v), one) for i, row in enumerate(ids) for v, one in enumerate(row) if v]
+        self._fill(changed, part, rest)
+        places = changed.locate([one for _, one in rest]).reshape(len(ids), -1)
+        return StoredViews(part.labels, plain, plain.locate(firsts), changed, places)
 
     def _store(self, *, is_plain: bool) -> ActivationStore:
         """Open the store of plain or of changed views, once."""

@@ -42,32 +42,35 @@ class StoredViews:
     """The views of N images in their stores.
 
     Attributes:
-        plain: Has view 0 of each: what evaluation sees.
-        changed: Has the others; None where there are none.
-        ids: N tuples, an id for each view.
         labels: (N,) int64 class indices.
+        plain: Has view 0 of each: what evaluation sees.
+        plain_places: (N,) int64 places in it.
+        changed: Has the other views; None where there are none.
+        changed_places: (N, views - 1) int64 places in it.
     """
 
-    plain: ActivationStore
-    changed: ActivationStore | None
-    ids: tuple[tuple[bytes, ...], ...]
     labels: torch.Tensor
+    plain: ActivationStore
+    plain_places: torch.Tensor
+    changed: ActivationStore | None
+    changed_places: torch.Tensor
 
     @property
     def num_views(self) -> int:
         """Views of each image."""
-        return len(self.ids[0])
+        return 1 + self.changed_places.shape[1]
 
     def read(self, rows: Sequence[Row]) -> Crossing:
         """Copy what is stored of some views: (B, …) each, in the order of the rows."""
-        is_plain = torch.tensor([view == 0 for _, view in rows])
-        named = [(self.ids[position][view], view) for position, view in rows]
+        positions, views = torch.tensor(rows).unbind(1)
+        is_plain = views == 0
         if self.changed is None or bool(is_plain.all()):
-            return self.plain.read([one for one, _ in named])
-        changed = self.changed.read([one for one, view in named if view])
+            return self.plain.read_at(self.plain_places[positions])
+        others = ~is_plain
+        changed = self.changed.read_at(self.changed_places[positions[others], views[others] - 1])
         if not bool(is_plain.any()):
             return changed
-        plain = self.plain.read([one for one, view in named if not view])
+        plain = self.plain.read_at(self.plain_places[positions[is_plain]])
         return tuple(
             _merged(ours, theirs, is_plain) for ours, theirs in zip(plain, changed, strict=True)
         )
