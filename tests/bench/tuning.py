@@ -118,8 +118,8 @@ def write(out: Path, rows: list[dict[str, Any]], backbone: str) -> None:
         "versions": {name: version(name) for name in ("torch", "timm", "albumentations")},
         "backbone": backbone,
         "notes": [
-            f"probe, then everything by AdamW at 1e-4 for {EPOCHS} epochs at {IMAGE_SIZE} px, batch "
-            "statistics frozen, no layer decay; one thing changed at a time",
+            f"probe, then everything by AdamW at 1e-4 for {EPOCHS} epochs at {IMAGE_SIZE} px, "
+            "batch statistics frozen, no layer decay; one thing changed at a time",
             "last, best: validation accuracy after the last epoch and at the best one, the probe "
             "aside",
         ],
