@@ -75,7 +75,9 @@ def resolve(
             "epochs": _note(reasons, f"stages.{index}.epochs", epochs),
             "layer_decay": _note(reasons, f"stages.{index}.layer_decay", decay),
             "batch_norm": _note(reasons, f"stages.{index}.batch_norm", norm),
-            "views": _note(reasons, f"stages.{index}.views", _choose_views(stage, epochs.value)),
+            "views": _note(
+                reasons, f"stages.{index}.views", _choose_views(recipe, stage, epochs.value)
+            ),
         }
         stages.append(values)
     problems = [*_find_depth_problems(recipe, backbone), *_find_patience_problems(stages)]
@@ -182,13 +184,15 @@ def _choose_batch_norm(stage: Stage, backbone: BackboneFacts) -> Choice[BatchNor
     return Choice("trained", "where a block trains, so do its statistics; frozen blocks hold still")
 
 
-def _choose_views(stage: Stage, epochs: int) -> Choice[int]:
+def _choose_views(recipe: Recipe, stage: Stage, epochs: int) -> Choice[int]:
     """Choose how many views of a photo frozen layers compute once, for all epochs to draw from."""
     if stage.views != "auto":
         return Choice(stage.views, "")
     if stage.solver == "probe" or isinstance(stage.train, AllPolicy):
         return Choice(0, "")
     views = min(max(1, epochs // _EPOCHS_A_VIEW), _MAX_VIEWS)
+    if recipe.augment.kind == "none":
+        return Choice(1, "without augmentation every view of a photo is the same")
     told = "1 view" if views == 1 else f"{views} views"
     return Choice(views, f"frozen layers compute {told} of a photo for {epochs} epochs")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -139,17 +139,13 @@ class Computing:
         done = 0
         for images, _, indices in part.views([row for row, _ in missing]) if missing else ():
             inputs = session.preprocessing.normalize(images.to(device))
-            with (
-                torch.autocast(device.type, enabled=False)
-                if self._is_exact
-                else (session.accelerator.autocast())
-            ):
+            with self._precision():
                 crossing = self._frozen.compute(inputs)
             store.add([missing[index][1] for index in indices.tolist()], crossing)
             done += len(images)
             report(done, len(missing))
 
-    @property
-    def _is_exact(self) -> bool:
-        """Whether the pass is in fp32 whatever training uses."""
-        return self._frozen.precision == "fp32"
+    def _precision(self) -> AbstractContextManager[Any]:
+        """Compute in the precision of training, or in fp32 whatever training uses."""
+        is_exact = self._frozen.precision == "fp32"
+        return nullcontext() if is_exact else self._session.accelerator.autocast()
