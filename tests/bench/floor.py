@@ -7,6 +7,7 @@ logged, kept or reported. `--keep` also keeps what was decoded, so that it is de
 """
 
 import argparse
+import copy
 import json
 import math
 import os
@@ -19,6 +20,8 @@ from typing import Any
 import jobs
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -148,12 +151,17 @@ def train(given: argparse.Namespace) -> dict[str, Any]:
     ).to(memory_format=torch.channels_last)
     bench = Bench(given, timm.data.resolve_model_data_config(network))
     phases = jobs.phases_of(given.job, given.max_epochs)
+    trains_all = phases[-1][0] == "all"
+    photos = {"plain": bench.part("train"), "val": bench.part("val")}
+    if phases[-1][0] == "all":
+        photos["augmented"] = bench.part("train", augments=True)
     started = time.perf_counter()
     accuracies = []
     stored = None
     for what, epochs in phases:
         if what == "head":
-            stored, accuracy = fit_head(bench, network, split=phases[-1][0] == "last2")
+            split = phases[-1][0] == "last2"
+            stored, accuracy = fit_head(bench, network, photos, split=split)
             accuracies.append(accuracy)
         elif what == "last2":
             late = nn.Sequential(*late_part(network))
@@ -163,7 +171,7 @@ def train(given: argparse.Namespace) -> dict[str, Any]:
             accuracies += epochs_of(bench, late, loaders, epochs, rate=RATES["last2"])
         else:
             rate = RATES["all"] if len(phases) > 1 else RATES["from scratch of the head"]
-            loaders = bench.part("train", augments=True), bench.part("val")
+            loaders = photos["augmented"], photos["val"]
             accuracies += epochs_of(bench, network, loaders, epochs, rate=rate)
     seconds = time.perf_counter() - started
     learning = [p for n, p in network.named_parameters() if jobs.learns(n, phases[-1][0])]
@@ -193,16 +201,16 @@ def late_part(network: Any) -> list[nn.Module]:
 
 
 @torch.inference_mode()
-def fit_head(bench: Bench, network: Any, *, split: bool) -> tuple[Any, float]:
+def fit_head(
+    bench: Bench, network: Any, photos: dict[str, Any], *, split: bool
+) -> tuple[Any, float]:
     """Compute features once, fit the head; give what crosses to the last two blocks, if asked."""
-    import copy
-
     frozen = fused(copy.deepcopy(network).eval(), PRECISIONS[bench.given.precision])
     early, late = nn.Sequential(*early_part(frozen)), nn.Sequential(*late_part(frozen)[:-1])
     parts, stored = [], []
-    for name in ("train", "val"):
+    for name in ("plain", "val"):
         rows: list[Any] = []
-        for images, labels in bench.part(name):
+        for images, labels in photos[name]:
             crossing = early(bench.normalized(images).to(PRECISIONS[bench.given.precision]))
             rows.append((late(crossing).float(), labels, crossing if split else None))
         features, labels, crossing = zip(*rows, strict=True)
@@ -218,9 +226,6 @@ def fit_head(bench: Bench, network: Any, *, split: bool) -> tuple[Any, float]:
 
 def fit(features: Any, labels: Any, *, num_classes: int) -> tuple[Any, Any]:
     """Fit one L2 logistic regression by L-BFGS; scaling is folded into the weights."""
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits
-
     mean, scale = features.mean(axis=0), features.std(axis=0) + 1e-6
     with threadpool_limits(1):
         model = LogisticRegression(C=0.01 * len(labels), max_iter=500)
@@ -270,9 +275,7 @@ def epochs_of(
     """Train everything given for some epochs; give the validation accuracy after each."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=0.05)
     total = epochs * len(loaders[0])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=rate, total_steps=total + 1, pct_start=0.1
-    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: factor(step, total))
     accuracies = []
     for _ in range(epochs):
         network.train()
@@ -287,6 +290,14 @@ def epochs_of(
             schedule.step()
         accuracies.append(validate(bench, network, loaders[1]))
     return accuracies
+
+
+def factor(step: int, total: int) -> float:
+    """Give the share of the rate at a step: a tenth of the steps rise, then a half cosine."""
+    rise = total // 10
+    if step < rise:
+        return (step + 1) / (rise + 1)
+    return 0.5 + 0.5 * math.cos(math.pi * (step - rise) / max(1, total - rise))
 
 
 @torch.no_grad()
@@ -318,12 +329,10 @@ def predict(given: argparse.Namespace) -> dict[str, Any]:
     precision = PRECISIONS[given.precision]
     network = fused(network, precision)
     paths = jobs.list_photos(given.data)
+    photos = bench.loader(paths, [0] * len(paths))
     started = time.perf_counter()
     probs = torch.cat(
-        [
-            network(bench.normalized(images).to(precision)).float().softmax(1)
-            for images, _ in bench.loader(paths, [0] * len(paths))
-        ]
+        [network(bench.normalized(images).to(precision)).float().softmax(1) for images, _ in photos]
     )
     seconds = time.perf_counter() - started
     names = [classes[index] for index in probs.argmax(1).tolist()]

@@ -146,9 +146,8 @@ def make_model(
         return
     folder = contenders.empty(places.work / "model-run")
     target.parent.mkdir(exist_ok=True)
-    data = "textures" if given.quick else "flowers-600"
-    source = source_of(data, given, places)
-    task = Task(target.name, "head", data, source, folder, max_epochs=1, save=target)
+    source = source_of("flowers-600", given, places)
+    task = Task(target.name, "head", "flowers-600", source, folder, max_epochs=1, save=target)
     run_watched(contenders.command_of(task, places), environment, folder)
 
 
