@@ -69,7 +69,7 @@ def resolve(
     for index, stage in enumerate(recipe.stages):
         epochs = _choose_stage_epochs(recipe, stage, data.num_train, images_per_step)
         decay = _choose_layer_decay(recipe, stage, backbone)
-        norm = _choose_batch_norm(stage, backbone)
+        norm = _choose_batch_norm(recipe, stage, backbone)
         values = {
             **dict(stage),
             "epochs": _note(reasons, f"stages.{index}.epochs", epochs),
@@ -175,13 +175,17 @@ def _choose_layer_decay(recipe: Recipe, stage: Stage, backbone: BackboneFacts) -
     return Choice(*_LAYER_DECAY[backbone.family])
 
 
-def _choose_batch_norm(stage: Stage, backbone: BackboneFacts) -> Choice[BatchNormMode]:
+def _choose_batch_norm(
+    recipe: Recipe, stage: Stage, backbone: BackboneFacts
+) -> Choice[BatchNormMode]:
     """Choose whether batch statistics of the blocks that train follow their batches."""
     if stage.batch_norm != "auto":
         return Choice(stage.batch_norm, "")
     if stage.solver == "probe" or not backbone.has_batch_norm:
-        return Choice("trained", "")
-    return Choice("trained", "where a block trains, so do its statistics; frozen blocks hold still")
+        return Choice("frozen", "")
+    if not recipe.model.pretrained:
+        return Choice("trained", "there are no statistics of pretraining to keep")
+    return Choice("frozen", "pretraining knew more photos than a batch has: ahead on three sets")
 
 
 def _choose_views(recipe: Recipe, stage: Stage, epochs: int) -> Choice[int]:

@@ -70,9 +70,7 @@ def test_every_automatic_value_has_a_reason(resolved):
         "stages.1.layer_decay": (
             "a convolutional network with batch normalisation: every depth at the full rate"
         ),
-        "stages.1.batch_norm": (
-            "where a block trains, so do its statistics; frozen blocks hold still"
-        ),
+        "stages.1.batch_norm": "pretraining knew more photos than a batch has: ahead on three sets",
         "data.resize": "as the weights were evaluated",
         "runtime.device": "auto: it is there",
         "runtime.precision": "it was measured",
@@ -86,7 +84,7 @@ def test_what_a_person_wrote_stands_and_has_no_reason(resolved):
         "default",
         "stages.1.epochs=3",
         "stages.1.layer_decay=0.5",
-        "stages.1.batch_norm=frozen",
+        "stages.1.batch_norm=trained",
         "data.resize=pad",
         "runtime={device: 'cuda:1', precision: fp16, memory_format: contiguous, workers: 3}",
     )
@@ -267,3 +265,28 @@ def test_all_that_cannot_work_is_told_at_once(resolved):
     ]
     assert caught.value.problems[-1].message == "no photos are named"
     assert caught.value.problems[-1].hint == "--data FOLDER"
+
+
+def test_statistics_of_random_weights_follow_their_batches(resolved):
+    stage = resolved("from-scratch").stages[0]
+    assert stage.batch_norm == "trained"
+
+
+def test_statistics_of_pretraining_are_kept(resolved):
+    assert resolved("default").stages[1].batch_norm == "frozen"
+
+
+def test_a_network_without_batch_normalisation_has_no_reason_for_its_mode(resolved):
+    assert "stages.1.batch_norm" not in resolved("default", family="vit").reasons
+
+
+@pytest.mark.parametrize(("epochs", "views"), [(1, 1), (5, 1), (6, 2), (12, 4), (60, 4)])
+def test_views_follow_from_the_epochs_of_a_stage_with_frozen_layers(resolved, epochs, views):
+    recipe = resolved(stage(f"epochs: {epochs}"), "stages.0.train={last: 2}")
+    assert recipe.stages[0].views == views
+
+
+def test_a_stage_that_trains_everything_has_no_views(resolved):
+    recipe = resolved("default")
+    assert [stage.views for stage in recipe.stages] == [0, 0]
+    assert "stages.1.views" not in recipe.reasons
