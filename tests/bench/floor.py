@@ -151,7 +151,6 @@ def train(given: argparse.Namespace) -> dict[str, Any]:
     ).to(memory_format=torch.channels_last)
     bench = Bench(given, timm.data.resolve_model_data_config(network))
     phases = jobs.phases_of(given.job, given.max_epochs)
-    trains_all = phases[-1][0] == "all"
     photos = {"plain": bench.part("train"), "val": bench.part("val")}
     if phases[-1][0] == "all":
         photos["augmented"] = bench.part("train", augments=True)
