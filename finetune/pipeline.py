@@ -121,6 +121,7 @@ def _train(planned: Plan, tell: OnEvent) -> TrainResult:
         planned.index,
         preprocessing=model.preprocessing,
         train_spec=model.train_spec,
+        kept=planned.kept,
     )
     return run_stages(
         model.network,

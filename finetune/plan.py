@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.data.index import index_source, require_trainable
+from finetune.data.kept import KeptViews
 from finetune.data.prepare import describe_data, mean_lost_fraction, prepare_data
 from finetune.errors import Problem, RecipeError
 from finetune.model.backbone import canonical_name
@@ -39,6 +40,7 @@ class Plan:
         index: The samples, checked and split.
         model: The network and what its input must be.
         machine: Device and cores.
+        kept: What evaluation sees of the images, as far as it was kept.
         data_seconds: What reading, checking and splitting the data cost.
         estimate_seconds: What training is expected to take.
     """
@@ -47,6 +49,7 @@ class Plan:
     index: Index
     model: Model
     machine: MachineFacts
+    kept: KeptViews
     data_seconds: float
     estimate_seconds: float
 
@@ -73,10 +76,11 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
     if model.preprocessing.channels != 3:  # a step of the augmentation may need colours
         recipe.augment.build(model.train_spec)
     started = time.perf_counter()
+    kept = KeptViews(model.preprocessing)
     index = prepare_data(
         found,
         recipe.data,
-        channels=model.preprocessing.channels,
+        kept=kept,
         seed=recipe.seed,
         num_cpus=machine.num_cpus,
         progress=progress_events("check", tell),
@@ -93,7 +97,7 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
     estimate = estimate_seconds(resolved, facts, speed, num_test=len(index.part("test")))
     choices = {"input": _describe_input(model, index), **describe_choices(resolved)}
     tell(RecipeResolved(choices, estimate))
-    return Plan(resolved, index, model, machine, data_seconds, estimate)
+    return Plan(resolved, index, model, machine, kept, data_seconds, estimate)
 
 
 def _describe_input(model: Model, index: Index) -> str:

@@ -16,6 +16,7 @@ from itertools import groupby
 from typing import BinaryIO, TypeAlias
 
 from finetune.data.decode import UnreadableImageError, decode, open_image_file, quiet
+from finetune.data.kept import KeptViews
 from finetune.data.words import counted
 from finetune.errors import DataError, join_names
 from finetune.types import Index, LeftOut, Progress, Sample, Split
@@ -33,7 +34,7 @@ def check_images(
     index: Index,
     *,
     max_pixels: int,
-    channels: int = 3,
+    kept: KeptViews | None = None,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Index:
@@ -42,8 +43,8 @@ def check_images(
     Args:
         index: As `index_source` gives it.
         max_pixels: Images with more pixels are unreadable.
-        channels: What the network takes: 1 grey, 3 RGB, 4 bands; images are decoded as it will see
-            them.
+        kept: Keeps what evaluation sees of each; images are decoded to its channels, as RGB where
+            it is None.
         workers: Threads that decode; 0 and 1 use none. The result does not depend on it.
         progress: Called with images done and images in all, in this thread.
 
@@ -54,23 +55,23 @@ def check_images(
     Raises:
         DataError: No image of a class can be read.
     """
-    kept: list[Sample] = []
+    readable: list[Sample] = []
     damaged: list[tuple[Sample, str]] = []
     # Careful: filters of warnings belong to the process, so they are set once around all threads.
-    check = partial(_check_one, max_pixels=max_pixels, channels=channels)
+    check = partial(_check_one, max_pixels=max_pixels, kept=kept)
     with quiet(), closing(_check_all(index.samples, check, workers)) as results:
         for done, (sample, result) in enumerate(zip(index.samples, results, strict=True), start=1):
             if isinstance(result, UnreadableImageError):
                 damaged.append((sample, result.message))
             else:
-                kept.append(result)
+                readable.append(result)
             if progress is not None:
                 progress(done, len(index.samples))
-    _refuse_lost_classes(kept, damaged)
+    _refuse_lost_classes(readable, damaged)
     left_out = [LeftOut(sample.name, reason) for sample, reason in damaged]
     checked = replace(
         index,
-        samples=tuple(kept),
+        samples=tuple(readable),
         left_out=tuple(sorted((*index.left_out, *left_out), key=lambda item: item.name)),
     )
     warnings = (*index.warnings, *_damage_warning(damaged, len(index.samples)))
@@ -107,12 +108,18 @@ def _check_all(
         yield from pool.map(check, samples)
 
 
-def _check_one(sample: Sample, *, max_pixels: int, channels: int) -> Sample | UnreadableImageError:
+def _check_one(
+    sample: Sample, *, max_pixels: int, kept: KeptViews | None
+) -> Sample | UnreadableImageError:
     """Give a sample whose image decodes its digest and size, or the reason why it does not."""
+    channels = 3 if kept is None else kept.channels
     try:
         with open_image_file(sample.path) as file:
-            size = decode(file, max_pixels=max_pixels, channels=channels).size
-            return replace(sample, digest=_digest(file), size_px=size)
+            image = decode(file, max_pixels=max_pixels, channels=channels)
+            digest = _digest(file)
+            if kept is not None:
+                kept.keep(digest, image)
+            return replace(sample, digest=digest, size_px=image.size)
     except UnreadableImageError as error:
         return error
 

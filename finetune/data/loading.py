@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from finetune.components.pipelines import AugmentFunction
 from finetune.components.pixels import to_array
 from finetune.data.decode import UnreadableImageError
+from finetune.data.kept import KeptViews
 from finetune.errors import DataError
 from finetune.runtime.seeds import derive_seed
 from finetune.types import Choice, Sample
@@ -71,6 +72,7 @@ class EvalImages(Dataset[Item]):
         transform: Pillow image → (C, H, W) uint8 tensor.
         classes: K class names; the label of a sample is its index here, -1 where it has none.
         read: Path → Pillow image: `decode` with its arguments.
+        kept: Has some of the views already.
 
     Attributes:
         labels: N class indices.
@@ -82,7 +84,10 @@ class EvalImages(Dataset[Item]):
         transform: "Callable[[Image], torch.Tensor]",
         classes: Sequence[str],
         read: Read,
+        *,
+        kept: KeptViews | None = None,
     ) -> None:
+        self._kept = kept
         self._samples = tuple(samples)
         self._transform = transform
         self.labels = _labels(samples, classes)
@@ -92,8 +97,11 @@ class EvalImages(Dataset[Item]):
         return len(self._samples)
 
     def __getitem__(self, position: int) -> Item:
-        image = _read(self._samples[position], self._read)
-        return self._transform(image), self.labels[position], position
+        sample = self._samples[position]
+        view = None if self._kept is None else self._kept.find(sample.digest)
+        if view is None:
+            view = self._transform(_read(sample, self._read))
+        return view, self.labels[position], position
 
 
 class TrainImages(Dataset[Item]):

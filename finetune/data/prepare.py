@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from finetune.components.preprocess import Preprocessing
 from finetune.data.check import check_images
+from finetune.data.kept import KeptViews
 from finetune.data.split import split_index
 from finetune.types import DataFacts, Index, Progress
 
@@ -21,7 +22,7 @@ def prepare_data(
     index: Index,
     section: DataSection,
     *,
-    channels: int = 3,
+    kept: KeptViews | None = None,
     seed: int = 0,
     num_cpus: int = 1,
     progress: Progress | None = None,
@@ -31,7 +32,7 @@ def prepare_data(
     Args:
         index: What `index_source` found.
         section: Which parts to carve, and how large an image may be.
-        channels: What the network takes: 1 grey, 3 RGB, 4 bands.
+        kept: Keeps what evaluation sees of each image.
         seed: Seed of the split.
         num_cpus: Cores to decode with.
         progress: Called with images done and images in all.
@@ -43,7 +44,7 @@ def prepare_data(
     checked = check_images(
         index,
         max_pixels=section.max_pixels,
-        channels=channels,
+        kept=kept,
         workers=workers,
         progress=progress,
     )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
 
     from finetune.components.preprocess import InputSpec, Preprocessing
+    from finetune.data.kept import KeptViews
     from finetune.recipe.schema import ResolvedRecipe
     from finetune.types import Index, Sample
 
     Batch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
     Loader = DataLoader[Batch]
 
-__all__ = ["Inputs", "KeptBatches", "Part", "balanced_weights", "class_counts", "make_inputs"]
+__all__ = ["Inputs", "Part", "balanced_weights", "class_counts", "make_inputs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +72,8 @@ class Inputs:
     train_images: TrainImages
     sampler: EpochSampler
     train: Loader
-    train_plain: Loader | KeptBatches
-    val: Loader | KeptBatches | None
+    train_plain: Loader
+    val: Loader | None
     counts: NDArray[np.int64]
     num_val: int
     train_part: Part
@@ -80,13 +81,9 @@ class Inputs:
     train_size: tuple[int, int]
 
     def prepared(self, accelerator: Accelerator) -> Inputs:
-        """Let Accelerate place batches on the device, and share them out among processes.
-
-        What evaluation sees of an image is the same in every pass, so it is decoded once.
-        """
-        val = None if self.val is None else KeptBatches(accelerator.prepare(self.val))
-        plain = KeptBatches(self.train_plain)
-        return replace(self, train=accelerator.prepare(self.train), train_plain=plain, val=val)
+        """Let Accelerate place batches on the device, and share them out among processes."""
+        val = None if self.val is None else accelerator.prepare(self.val)
+        return replace(self, train=accelerator.prepare(self.train), val=val)
 
     def begin_epoch(self, stage_index: int, epoch: int) -> None:
         """Tell order and augmentation which epoch comes next."""
@@ -94,44 +91,13 @@ class Inputs:
         self.sampler.begin_epoch(stage_index, epoch)
 
 
-class KeptBatches:
-    """A loader whose batches are kept in memory once read, as many as fit a budget.
-
-    Args:
-        loader: Gives the same batches in each pass.
-        budget_bytes: Of images; 512 MiB hold some 3,500 of 224 px.
-    """
-
-    def __init__(self, loader: Loader | KeptBatches, *, budget_bytes: int = 512 * 2**20) -> None:
-        self.dataset: Any = loader.dataset
-        self._loader = loader
-        self._budget_bytes = budget_bytes
-        self._kept: list[Batch] | None = None
-
-    def __len__(self) -> int:
-        return len(self._loader)
-
-    def __iter__(self) -> Iterator[Batch]:
-        if self._kept is not None:
-            return iter(self._kept)
-        return self._read()
-
-    def _read(self) -> Iterator[Batch]:
-        """Pass batches on; keep them when all of them have fitted."""
-        kept: list[Batch] | None = []
-        num_bytes = 0
-        for batch in self._loader:
-            num_bytes += batch[0].nbytes
-            if kept is not None and num_bytes <= self._budget_bytes:
-                kept.append(batch)
-            else:
-                kept = None
-            yield batch
-        self._kept = kept
-
-
 def make_inputs(
-    recipe: ResolvedRecipe, index: Index, *, preprocessing: Preprocessing, train_spec: InputSpec
+    recipe: ResolvedRecipe,
+    index: Index,
+    *,
+    preprocessing: Preprocessing,
+    train_spec: InputSpec,
+    kept: KeptViews | None = None,
 ) -> Inputs:
     """Build the loaders of a run.
 
@@ -140,6 +106,7 @@ def make_inputs(
         index: Split samples.
         preprocessing: What evaluation does to an image.
         train_spec: What augmentation must deliver.
+        kept: What evaluation sees of some images already.
     """
     train, val = index.part("train"), index.part("val")
     counts = class_counts(train, index.classes)
@@ -153,15 +120,14 @@ def make_inputs(
         recipe.seed,
         partial(read, reduction=recipe.augment.reduction(train_spec)),
     )
-    balanced = recipe.training.sampler == "balanced"
-    weights = balanced_weights(train, index.classes, counts) if balanced else None
-    sampler = EpochSampler(len(train), recipe.seed, weights=weights)
+    sampler = _order(recipe, train, index.classes)
 
     load = partial(make_loader, batch_size=batch_size, workers=workers, device=device)
     read_plain = partial(read, reduction=preprocessing.reduction)
 
     def part(samples: tuple[Sample, ...], changed: TrainImages | None = None) -> Part:
-        plain = EvalImages(samples, preprocessing.transform(), index.classes, read_plain)
+        transform = preprocessing.transform()
+        plain = EvalImages(samples, transform, index.classes, read_plain, kept=kept)
         return Part(samples, torch.tensor(plain.labels), plain, changed, load)
 
     train_part, val_part = part(train, images), part(val) if val else None
@@ -184,6 +150,16 @@ def make_inputs(
         val_part=val_part,
         train_size=(train_spec.height, train_spec.width),
     )
+
+
+def _order(
+    recipe: ResolvedRecipe, train: tuple[Sample, ...], classes: tuple[str, ...]
+) -> EpochSampler:
+    """Make the order of training: every image once, or every class equally often."""
+    if recipe.training.sampler == "shuffle":
+        return EpochSampler(len(train), recipe.seed)
+    weights = balanced_weights(train, classes, class_counts(train, classes))
+    return EpochSampler(len(train), recipe.seed, weights=weights)
 
 
 def class_counts(samples: tuple[Sample, ...], classes: tuple[str, ...]) -> NDArray[np.int64]:

@@ -8,10 +8,14 @@ import warnings
 import pytest
 from PIL import Image
 
+from finetune.components.preprocess import Preprocessing
 from finetune.data.check import check_images, find_duplicates, num_leaked
 from finetune.data.index import index_source
+from finetune.data.kept import KeptViews
 from finetune.errors import DataError
 
+GREY = Preprocessing(input_size=(1, 16, 16))
+FOUR = Preprocessing(input_size=(4, 16, 16))
 LIMIT = 10_000
 
 
@@ -177,9 +181,9 @@ def test_images_of_other_bands_than_the_network_takes_are_left_out(tmp_path, wor
     for name, mode in (("a/0.tif", "CMYK"), ("a/1.tif", "RGB"), ("b/0.tif", "RGBA")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new(mode, (8, 6)).save(tmp_path / name)
-    index = checked(tmp_path, workers=workers, channels=4)
+    index = checked(tmp_path, workers=workers, kept=KeptViews(FOUR))
     assert [sample.name for sample in index.samples] == ["a/0.tif", "b/0.tif"]
     assert index.warnings == (
         "1 of 3 images cannot be read, left out: a/1.tif (has 3 bands, the network takes 4)",
     )
-    assert len(checked(tmp_path, workers=workers, channels=1).samples) == 3
+    assert len(checked(tmp_path, workers=workers, kept=KeptViews(GREY)).samples) == 3
