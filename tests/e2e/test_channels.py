@@ -19,6 +19,8 @@ from finetune.pipeline import Run, run
 from finetune.recipe.load import load_recipe
 from finetune.train.events import Event, Warned
 
+pytestmark = pytest.mark.slow  # each test trains once or more
+
 CLASSES = ("bright", "dark", "mixed")
 NUM_PER_CLASS = 10
 PROBE = {"name": "head", "train": "head", "solver": "probe"}

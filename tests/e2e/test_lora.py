@@ -38,6 +38,9 @@ def make_recipe(folder: Path, *stages: dict[str, object], **values: object) -> R
     )
 
 
+pytestmark = pytest.mark.slow  # each test trains once or more
+
+
 @pytest.fixture
 def make_run(tiny_folder: Path, tmp_path: Path) -> MakeRun:
     def make(

@@ -31,6 +31,8 @@ def train(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             runtime={"precision": "fp32", "device": "cpu", "workers": 0},
             **{"augment": "none", **values},
         )
+
+pytestmark = pytest.mark.slow  # each test trains once or more
         done = run(recipe, out=tmp_path / name, on_event=events.append)
         return load_file(done.folder / "model" / "model.safetensors"), events
 

@@ -14,6 +14,8 @@ from finetune import load
 from finetune.pipeline import Run, run
 from finetune.recipe.load import load_recipe
 
+pytestmark = pytest.mark.slow  # each test trains once or more
+
 COLOURS = {"blue": (40, 60, 200), "green": (40, 170, 60), "red": (200, 50, 40)}
 SIZE = (400, 300)  # an input of 32 px is resized to 36, so an eighth would do but for 37.5 rows
 TURNS = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}

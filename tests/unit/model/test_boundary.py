@@ -31,13 +31,12 @@ from tests.unit.model.conftest import MakeNetwork
 from tests.unit.model.test_every_backbone import SAMPLE
 
 FAMILIES = (
-    "test_byobnet",
-    "test_convnext",
-    "test_efficientnet",
-    "test_mambaout",
-    "test_nfnet",
     "test_resnet",
     "test_vit",
+    *(
+        pytest.param(f"test_{name}", marks=pytest.mark.slow)
+        for name in ("byobnet", "convnext", "efficientnet", "mambaout", "nfnet")
+    ),
 )
 LATE = (HeadPolicy(), LastPolicy(last=1), LastPolicy(last=2), LastBlocksPolicy(last_blocks=2))
 
