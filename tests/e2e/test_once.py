@@ -12,6 +12,8 @@ from finetune.pipeline import run
 from finetune.recipe.schema import Recipe
 from finetune.train.events import EpochEnded, FrozenLayers
 
+pytestmark = pytest.mark.slow  # each test trains once or more
+
 FULL = {"name": "last", "train": {"last": 2}, "epochs": 3, "lr": 1e-3}
 
 Train = Callable[..., tuple[dict[str, torch.Tensor], list[Any]]]
@@ -31,8 +33,6 @@ def train(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             runtime={"precision": "fp32", "device": "cpu", "workers": 0},
             **{"augment": "none", **values},
         )
-
-pytestmark = pytest.mark.slow  # each test trains once or more
         done = run(recipe, out=tmp_path / name, on_event=events.append)
         return load_file(done.folder / "model" / "model.safetensors"), events
 
