@@ -36,7 +36,7 @@ _SCRATCH_STEPS = 1_500  # nothing is known beforehand, so about four times as ma
 _SCRATCH_MIN_EPOCHS, _SCRATCH_MAX_EPOCHS = 20, 100
 _FEW_IMAGES = 200  # below this, starting processes takes longer than they save
 _MAX_WORKERS = 8
-_EPOCHS_A_VIEW, _MAX_VIEWS = 3, 4  # to be confirmed by docs/benchmarks/views.json
+_EPOCHS_A_VIEW, _MAX_VIEWS = 3, 4  # not tuned yet: tests/bench/tuning.py compares 0, 1, 2 and 4
 _LAYER_DECAY = {
     "conv": (1.0, "a convolutional network with batch normalisation: every depth at the full rate"),
     "convnext": (0.9, "a convolutional network with layer normalisation: 0.9, as AutoGluon ships"),
