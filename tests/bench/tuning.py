@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import platform
+import subprocess
 import sys
 import tempfile
 from importlib.metadata import version
@@ -114,6 +115,7 @@ def write(out: Path, rows: list[dict[str, Any]], backbone: str) -> None:
     document = {
         "title": "What the defaults follow",
         "command": "python tests/bench/tuning.py --out docs/benchmarks/tuning.json",
+        "commit": _commit(),
         "device": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
         "versions": {name: version(name) for name in ("torch", "timm", "albumentations")},
         "backbone": backbone,
@@ -126,6 +128,13 @@ def write(out: Path, rows: list[dict[str, Any]], backbone: str) -> None:
         "rows": rows,
     }
     out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _commit() -> str:
+    asked = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return asked.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":
