@@ -114,6 +114,8 @@ def measure(task: Task, given: argparse.Namespace, places: Places) -> dict[str, 
     """Do one task as a whole process, and give its row without its name."""
     environment = {**os.environ, "FINETUNE_CACHE": str(places.work / "cache")}
     contenders.empty(places.work / "cache")
+    if contenders.kind_of(task.contender) == "floor":  # waits as the command line of finetune does
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if task.job == "predict":
         make_model(task.contender, given, places, environment)
     if task.contender == "finetune-again":  # another recipe on the same data came before it
