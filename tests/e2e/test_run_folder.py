@@ -135,6 +135,7 @@ def test_every_event_is_a_line_of_the_log(make_run: MakeRun) -> None:
     assert names == [type(e).__name__ for e in events if type(e).__name__ != "Progressed"]
 
 
+@pytest.mark.slow
 def test_gradual_thaws_stage_by_stage(make_run: MakeRun, tiny_folder: Path) -> None:
     stages = [
         stage.model_dump(exclude_unset=True) | {"epochs": 1}
@@ -149,6 +150,7 @@ def test_gradual_thaws_stage_by_stage(make_run: MakeRun, tiny_folder: Path) -> N
     assert trained == [["head"], ["3", "4", "head"], ["stem", "1", "2", "3", "4", "head"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "training",
     [

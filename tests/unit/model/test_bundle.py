@@ -36,6 +36,7 @@ def test_saved_network_gives_the_same_logits(
     assert loaded.document["timm_loadable"] is True
 
 
+@pytest.mark.slow
 def test_timm_alone_gives_the_same_logits_and_class_names(
     make_network: MakeNetwork, tmp_path: Path
 ) -> None:
@@ -109,6 +110,7 @@ print(document["timm_loadable"], document["timm_not_loadable_reason"], float(dif
 """
 
 
+@pytest.mark.slow
 def test_architecture_registered_by_the_user_round_trips_and_says_so(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", USER_ARCHITECTURE, str(tmp_path / "model")],

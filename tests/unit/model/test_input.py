@@ -92,6 +92,7 @@ def test_a_weights_file_is_carried_over_as_well(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_encoder_gets_a_head_on_the_mean_of_its_features() -> None:
     model = build("qwen3_vit_88m_enc", image_size=64)
     assert model.network(torch.zeros(1, 3, 64, 64)).shape == (1, 3)
@@ -124,6 +125,7 @@ def test_weights_that_hold_for_one_size_say_so() -> None:
     )
 
 
+@pytest.mark.slow
 def test_an_image_too_small_for_a_convolutional_network_is_refused() -> None:
     with pytest.raises(BackboneError, match="cannot take images of 8 x 8 px"):
         build("vgg11", image_size=8)

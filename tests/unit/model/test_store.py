@@ -341,6 +341,7 @@ def test_a_tail_of_zeros_is_passed_over(folder: Path) -> None:
         assert is_right(store, [0, 1, 2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("call", "share"), [(3, 0.4), (3, 1.0), (4, 0.4), (4, 0.99)])
 def test_a_writer_killed_in_mid_write_leaves_what_was_there(
     folder: Path, call: int, share: float
@@ -407,6 +408,7 @@ while True:
     assert not [info for info in list_stores(folder) if info.is_in_use]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_once_and_what_was_stored_stays(folder: Path) -> None:
     code = f"""
 import resource
