@@ -43,6 +43,7 @@ def test_constructor_does_no_work() -> None:
     assert Classifier("no_such_backbone", recipe="no such recipe").backbone == "no_such_backbone"
 
 
+@pytest.mark.slow
 def test_cross_validation_over_paths_works(
     pairs: tuple[list[Path], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

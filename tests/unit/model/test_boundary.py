@@ -251,6 +251,7 @@ def test_splitting_changes_nothing(resnet: Network) -> None:
     assert all(torch.equal(tensor, now[name]) for name, tensor in before.state_dict().items())
 
 
+@pytest.mark.slow
 def test_attention_that_keeps_a_bias_in_eval_mode_is_left_usable(
     make_network: MakeNetwork,
 ) -> None:

@@ -59,6 +59,7 @@ def test_sample_has_forty_backbones() -> None:
     assert len(set(SAMPLE)) == 40
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLE)
 def test_depths_are_whole_freezing_is_what_it_says_and_the_configuration_returns(name: str) -> None:
     facts = check_shape(name)

@@ -25,6 +25,7 @@ def test_the_table_names_what_timm_names() -> None:
     assert [facts.name for facts in load_facts()] == list(list_architectures())
 
 
+@pytest.mark.slow
 def test_a_sample_built_anew_agrees_with_the_table() -> None:
     small = [facts for facts in load_facts() if facts.num_parameters < SMALL]
     sample = random.Random(0).sample(small, NUM_SAMPLED)
