@@ -60,7 +60,6 @@ class Inputs:
         train_images: Augmented training images; told the epoch before each pass.
         sampler: Their order; told the epoch before each pass.
         train: Batches of the two.
-        train_plain: The training images as evaluation sees them, in order.
         val: The validation images, in order; None where there are none.
         counts: (K,) int64 training images of each class.
         num_val: Validation images.
@@ -72,7 +71,6 @@ class Inputs:
     train_images: TrainImages
     sampler: EpochSampler
     train: Loader
-    train_plain: Loader
     val: Loader | None
     counts: NDArray[np.int64]
     num_val: int
@@ -142,7 +140,6 @@ def make_inputs(
             drop_single=True,
             device=device,
         ),
-        train_plain=load(train_part.plain),
         val=None if val_part is None else load(val_part.plain),
         counts=counts,
         num_val=len(val),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_stage"]
 
+_NUM_CHECKED = 4  # images whose logits are compared; a head that is not linear differs on each
+
 
 def fit_stage(session: Session, stage: ResolvedStage) -> str:
     """Fit the head by the probe, and offer it as a candidate.
@@ -97,10 +99,11 @@ def _read(views: StoredViews) -> Features:
 
 def _check_linear(session: Session, probe: Probe) -> None:
     """Refuse a head whose logits are not the linear map of the features that was fitted."""
-    images, _, _ = next(iter(session.inputs.train_plain))
+    plain = session.inputs.train_part.plain
+    images = torch.stack([plain[position][0] for position in range(min(_NUM_CHECKED, len(plain)))])
     network = session.network.eval()
     with torch.inference_mode():
-        batch = session.preprocessing.normalize(images[:4].to(session.accelerator.device))
+        batch = session.preprocessing.normalize(images.to(session.accelerator.device))
         expected = probe.probabilities(network.head_inputs(batch).float().cpu().numpy())
         found = network(batch).float().softmax(dim=1).cpu().numpy()
     if not np.allclose(expected, found, atol=1e-3):

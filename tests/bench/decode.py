@@ -10,7 +10,6 @@ that enlarging cannot give: its bytes must be read at every scale.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
+
+LIBRARIES = ("torch", "timm", "albumentations", "pillow")
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
@@ -178,9 +180,9 @@ def document(
     return {
         "title": "Decoding at reduced scale",
         "command": f"python tests/bench/decode.py {options} --out docs/benchmarks/decode.json",
-        "commit": _commit(),
-        "device": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
-        "versions": dict(_versions()),
+        "commit": record.commit(),
+        "device": record.device(),
+        "versions": {**record.versions(*LIBRARIES), "libjpeg-turbo": libjpeg()},
         "backbone": BACKBONE,
         "load_average": [round(load_before, 1), round(os.getloadavg()[0], 1)],
         "notes": [
@@ -202,20 +204,11 @@ def document(
     }
 
 
-def _versions() -> Iterator[tuple[str, str]]:
-    from importlib.metadata import version
-
+def libjpeg() -> str:
+    """Give the version of the decoder behind Pillow."""
     from PIL import features
 
-    for name in ("torch", "timm", "albumentations", "pillow"):
-        yield name, version(name)
-    yield "libjpeg-turbo", str(features.version("libjpeg_turbo"))
-
-
-def _commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    asked = subprocess.run(command, capture_output=True, text=True, check=False)
-    return asked.stdout.strip() or "unknown"
+    return str(features.version("libjpeg_turbo"))
 
 
 if __name__ == "__main__":

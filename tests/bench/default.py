@@ -10,14 +10,14 @@ import argparse
 import hashlib
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import record
 
 PER_CLASS = 120  # of flowers, 600 training images in all; later benchmarks use the same
 SETS = ("food-leaky", "textures", "trash", "flowers-600", "cifar10-mini", "flowers")
@@ -127,9 +127,9 @@ def document(rows: list[dict[str, Any]], backbone: str) -> dict[str, Any]:
     return {
         "title": "The default recipe on real photos",
         "command": "python tests/bench/default.py --out docs/benchmarks/default.json",
-        "commit": _commit(),
-        "device": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
-        "versions": dict(_versions()),
+        "commit": record.commit(),
+        "device": record.device(),
+        "versions": record.versions("torch", "timm", "albumentations", "pillow", "scikit-learn"),
         "backbone": backbone,
         "notes": [
             "flowers-600: of each class of flowers the 120 training photos of least content digest",
@@ -139,19 +139,6 @@ def document(rows: list[dict[str, Any]], backbone: str) -> dict[str, Any]:
         ],
         "rows": rows,
     }
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    from importlib.metadata import version
-
-    for name in ("torch", "timm", "albumentations", "pillow", "scikit-learn"):
-        yield name, version(name)
-
-
-def _commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    asked = subprocess.run(command, capture_output=True, text=True, check=False)
-    return asked.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

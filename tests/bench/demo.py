@@ -8,13 +8,14 @@ It runs `finetune demo` as `make demo` does, as a whole process, in an empty fol
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+import record
 
 ROOT = Path(__file__).resolve().parents[2]
 NETWORKS = {"tuned": "fine-tuned from the starter", "scratch": "the same from scratch"}
@@ -41,8 +42,8 @@ def document(runs: dict[str, dict[str, Any]], seconds: float, load: float) -> di
     return {
         "title": "The embedded example",
         "command": "make demo",
-        "commit": commit(),
-        "device": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+        "commit": record.commit(),
+        "device": record.device(),
         "load_average_before": load,
         "total_seconds": round(seconds, 1),
         "rows": [
@@ -57,13 +58,6 @@ def document(runs: dict[str, dict[str, Any]], seconds: float, load: float) -> di
             for name, row in runs.items()
         ],
     }
-
-
-def commit() -> str:
-    """Name the commit that was measured."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return asked.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

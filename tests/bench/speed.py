@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from typing import Any
 
 import contenders
 import jobs
+import record
 import summary
 from contenders import Places, Task
 from default import flowers_600
@@ -135,7 +135,7 @@ def measure(task: Task, given: argparse.Namespace, places: Places) -> dict[str, 
         **figures,
         "num_photos": len(jobs.list_photos(task.source)),
         "load_average": round(load, 2),
-        "commit": _commit(),
+        "commit": record.commit(),
     }
 
 
@@ -182,8 +182,8 @@ def document(found: dict[str, Any], given: argparse.Namespace) -> dict[str, Any]
     return {
         "title": "Speed beside four peers and the floor",
         "command": "python tests/bench/speed.py --out docs/benchmarks/speed.json",
-        "commit": _commit(),
-        "device": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
+        "commit": record.commit(),
+        "device": record.device(),
         "backbone": given.backbone,
         "python": platform.python_version(),
         "versions": found["versions"],
@@ -199,13 +199,6 @@ def _shown(rows: list[dict[str, Any]]) -> Iterator[str]:
     yield "\t".join(names)
     for row in rows:
         yield "\t".join("" if row[name] is None else str(row[name]) for name in names)
-
-
-def _commit() -> str:
-    """Name the commit that is measured."""
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    asked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    return asked.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

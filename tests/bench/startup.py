@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+import record
+
 TARGETS_SECONDS = {
     ("--version",): None,
     ("--help",): 0.3,
@@ -52,8 +54,8 @@ def report(repeats: int) -> dict[str, object]:
         )
     return {
         "title": "Start-up of the command line",
-        "commit": commit(),
-        "device": f"{os.cpu_count()} cores, {platform.machine()}",
+        "commit": record.commit(),
+        "device": record.device(),
         "command": f"python tests/bench/startup.py --repeats {repeats}",
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -62,19 +64,6 @@ def report(repeats: int) -> dict[str, object]:
         "repeats": repeats,
         "rows": rows,
     }
-
-
-def commit() -> str:
-    """Name the commit that was measured."""
-    root = Path(__file__).resolve().parents[2]
-    asked = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return asked.stdout.strip() or "unknown"
 
 
 def main() -> int:

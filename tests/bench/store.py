@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import record
 import torch
 
 from finetune.model.store import ActivationStore, StoreKey, image_id, open_store
@@ -43,9 +43,9 @@ def main() -> None:
     options = parser.parse_args()
     document = {
         "title": "Reading stored activations",
-        "commit": commit(),
+        "commit": record.commit(),
         "command": f"python tests/bench/store.py --repeats {options.repeats}",
-        "device": f"{os.cpu_count()} cores, {platform.machine()}",
+        "device": record.device(),
         "notes": [
             f"load average {os.getloadavg()[0]:.1f} at the start: ratios, within one run, say more "
             "than speeds",
@@ -148,13 +148,6 @@ def seconds(call: Callable[[], object]) -> float:
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
-
-
-def commit() -> str:
-    """Name the commit that was measured."""
-    asked = ["git", "describe", "--always", "--dirty"]
-    found = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -11,15 +11,12 @@ over three seeds on three sets. Runs that the file has already are not made agai
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+import record
 
 IMAGE_SIZE = 128
 EPOCHS = 6
@@ -115,9 +112,9 @@ def write(out: Path, rows: list[dict[str, Any]], backbone: str) -> None:
     document = {
         "title": "What the defaults follow",
         "command": "python tests/bench/tuning.py --out docs/benchmarks/tuning.json",
-        "commit": _commit(),
-        "device": f"{os.cpu_count()} cores, {platform.machine()}, no GPU",
-        "versions": {name: version(name) for name in ("torch", "timm", "albumentations")},
+        "commit": record.commit(),
+        "device": record.device(),
+        "versions": record.versions("torch", "timm", "albumentations"),
         "backbone": backbone,
         "notes": [
             f"probe, then everything by AdamW at 1e-4 for {EPOCHS} epochs at {IMAGE_SIZE} px, "
@@ -128,13 +125,6 @@ def write(out: Path, rows: list[dict[str, Any]], backbone: str) -> None:
         "rows": rows,
     }
     out.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-
-
-def _commit() -> str:
-    asked = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return asked.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":
