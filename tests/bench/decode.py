@@ -23,8 +23,6 @@ from typing import Any
 
 import numpy as np
 import record
-
-LIBRARIES = ("torch", "timm", "albumentations", "pillow")
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
@@ -37,6 +35,7 @@ from finetune.model.bundle import Bundle, load_bundle
 from finetune.model.inference import predict
 from finetune.types import Sample
 
+LIBRARIES = ("torch", "timm", "albumentations", "pillow")
 BACKBONE = "mobilenetv2_100.in1k"
 LONG, SHORT, QUALITY = 4000, 3000, 90
 NOISE = 8.0  # of 255, standard deviation of each pixel and channel
