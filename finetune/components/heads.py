@@ -1,7 +1,8 @@
 """Heads: what turns pooled features of a backbone into one logit a class.
 
 `linear` is timm's own classifier, so that what is saved stays a plain timm model. Every other head
-is a module of ours on the features before the classifier (`forward_head(pre_logits=True)`).
+is a module of ours on the features before the classifier (`forward_head(pre_logits=True)`), and so
+is a linear one on features of several depths (Head2Toe, 2201.03529).
 """
 
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
@@ -56,9 +57,15 @@ class CosineHead(Section):
 
 
 class LinearHead(Section):
-    """One linear layer: timm's own classifier."""
+    """One linear layer: timm's own classifier, or one on features of several depths."""
 
     kind: Literal["linear"] = "linear"
+    depths: WholeNumber = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Last feature maps of the backbone whose means are put side by side.",
+    )
 
     def build(self, in_features: int, num_classes: int) -> "nn.Module":
         """Build the module: (B, D) features → (B, K) logits; used where timm has no classifier."""

@@ -30,7 +30,7 @@ from finetune.components.heads import Head, LinearHead
 from finetune.components.preprocess import Preprocessing
 from finetune.errors import BackboneError, BundleError, join_names
 from finetune.model.backbone import create_backbone, save_config, why_not_loadable
-from finetune.model.network import Network, build_network, has_classifier
+from finetune.model.network import Network, build_network, has_classifier, is_timms_own
 from finetune.runtime.files import make_folder
 from finetune.runtime.seeds import own_randomness
 from finetune.version import __version__
@@ -148,12 +148,7 @@ def _write(bundle: Bundle, folder: Path, head: Head) -> dict[str, Any]:
     )
     reason = why_not_loadable(network.backbone)
     if network.head is not None:
-        is_encoder = not has_classifier(network.backbone)
-        reason = (
-            "the architecture is an encoder, to which timm adds no classifier"
-            if is_encoder
-            else f"the head is {head.kind}, which timm has no field for"
-        )
+        reason = _why_head_is_ours(network, head)
     config = bundle.preprocessing.to_data_config()
     class_names = bundle.classes if network.head is None else None
     save_config(network.backbone, folder / "config.json", class_names=class_names, config=config)
@@ -171,6 +166,15 @@ def _write(bundle: Bundle, folder: Path, head: Head) -> dict[str, Any]:
     text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
     (folder / "finetune.json").write_text(text + "\n", encoding="utf-8")
     return document
+
+
+def _why_head_is_ours(network: Network, head: Head) -> str:
+    """Say why timm alone cannot rebuild a head."""
+    if not has_classifier(network.backbone):
+        return "the architecture is an encoder, to which timm adds no classifier"
+    if network.depths > 1:
+        return f"the head takes features of {network.depths} depths, which timm has no field for"
+    return f"the head is {head.kind}, which timm has no field for"
 
 
 def _state(module: nn.Module) -> dict[str, Any]:
@@ -194,7 +198,7 @@ def _rebuild(
             hint="import the module that registers this architecture with timm first",
         ) from error
     input_size = preprocessing.input_size
-    if head.kind == "linear" and has_classifier(backbone):
+    if is_timms_own(head, backbone):
         _load_exactly(backbone, folder / "model.safetensors")
         return Network(backbone, num_classes=len(classes), input_size=input_size)
     network = build_network(backbone, head, num_classes=len(classes), input_size=input_size)

@@ -2,8 +2,8 @@
 
 With `head: linear` it is the timm model itself, so that what is saved is a plain timm model. Every
 other head stands on the pooled features, and so does the linear head of an encoder, which has no
-classifier. Inputs are normalised images, outputs logits; normalisation itself belongs to
-`Preprocessing`.
+classifier, or of several depths. Inputs are normalised images, outputs logits; normalisation itself
+belongs to `Preprocessing`.
 
 What a probe fits is found by the way of the data, not by the kind of head: the layers of the head
 that give one value a class, and what enters them. Whatever timm calls its classifier (a linear
@@ -25,7 +25,7 @@ from finetune.model.backbone import TimmModel
 if TYPE_CHECKING:
     from finetune.components.heads import Head
 
-__all__ = ["Network", "build_network", "has_classifier"]
+__all__ = ["Network", "build_network", "has_classifier", "is_timms_own"]
 
 InputSize = tuple[int, int, int]
 _LEAST_SHARE = 1e-4  # of a layer in the logits; timm's pairs and branches have a half to an eighth
@@ -39,6 +39,7 @@ class Network(nn.Module):
         head: Module from features (B, D) to logits (B, K), or None for timm's own classifier.
         num_classes: K.
         input_size: (C, H, W) of the images it is made for.
+        depths: How many depths of the backbone give features.
     """
 
     backbone_prefix = "backbone."  # of the backbone's parameters among the network's
@@ -50,12 +51,14 @@ class Network(nn.Module):
         *,
         num_classes: int,
         input_size: InputSize,
+        depths: int = 1,
     ) -> None:
         super().__init__()
         self.backbone: TimmModel = backbone
         self.head = head
         self.num_classes = num_classes
         self.input_size = input_size
+        self.depths = depths
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Compute logits (B, K) of normalised images (B, C, H, W)."""
@@ -67,7 +70,7 @@ class Network(nn.Module):
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         """Compute pooled features (B, D): what timm's classifier, or a head of ours, would see."""
-        return _pooled_features(self.backbone, images)
+        return _pooled_features(self.backbone, images, self.depths)
 
     def head_inputs(self, images: torch.Tensor) -> torch.Tensor:
         """Compute what enters the layers that give the logits, side by side: (B, D).
@@ -164,15 +167,21 @@ def build_network(
         input_size: (C, H, W) of the images it will see.
 
     Raises:
-        BackboneError: The model gives no features that could be pooled.
+        BackboneError: The model gives no features that could be pooled, or not of so many depths.
     """
-    if head.kind == "linear" and has_classifier(backbone):
+    if is_timms_own(head, backbone):
         backbone.reset_classifier(num_classes)
         return Network(backbone, num_classes=num_classes, input_size=input_size)
     if has_classifier(backbone):
         backbone.reset_classifier(0)
-    module = head.build(_feature_width(backbone, input_size), num_classes)
-    return Network(backbone, module, num_classes=num_classes, input_size=input_size)
+    depths = head.depths if head.kind == "linear" else 1
+    module = head.build(_feature_width(backbone, input_size, depths), num_classes)
+    return Network(backbone, module, num_classes=num_classes, input_size=input_size, depths=depths)
+
+
+def is_timms_own(head: Head, backbone: TimmModel) -> bool:
+    """Whether a head section asks for the classifier that timm itself makes."""
+    return head.kind == "linear" and head.depths == 1 and has_classifier(backbone)
 
 
 def has_classifier(backbone: TimmModel) -> bool:
@@ -180,9 +189,17 @@ def has_classifier(backbone: TimmModel) -> bool:
     return hasattr(backbone, "reset_classifier") and hasattr(backbone, "get_classifier")
 
 
-def _pooled_features(backbone: TimmModel, images: torch.Tensor) -> torch.Tensor:
-    """Compute features (B, D): pooled by timm's head; of an encoder their mean over places."""
-    maps: Any = backbone.forward_features(images)
+def _pooled_features(backbone: TimmModel, images: torch.Tensor, depths: int = 1) -> torch.Tensor:
+    """Compute features (B, D): what timm pools, behind the means of maps before the last."""
+    if depths == 1:
+        return _pooled(backbone, backbone.forward_features(images))
+    last, maps = backbone.forward_intermediates(images, indices=depths)
+    means = [_flat(one, is_map=True) for one in maps[:-1]]
+    return torch.cat([*means, _pooled(backbone, last)], dim=1)
+
+
+def _pooled(backbone: TimmModel, maps: Any) -> torch.Tensor:
+    """Pool maps to (B, D) as timm's head does; of an encoder take their mean over places."""
     if has_classifier(backbone):
         pooled: torch.Tensor = backbone.forward_head(maps, pre_logits=True)
         return pooled.flatten(1)
@@ -194,19 +211,34 @@ def _pooled_features(backbone: TimmModel, images: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _feature_width(backbone: TimmModel, input_size: InputSize) -> int:
+def _feature_width(backbone: TimmModel, input_size: InputSize, depths: int) -> int:
     """Measure D, the width of the pooled features, on one blank image."""
     if not hasattr(backbone, "forward_features"):
         raise BackboneError(
             f"{type(backbone).__name__} gives no features that could be pooled",
             hint="choose a backbone that `finetune backbones` lists",
         )
+    if depths > 1:
+        _require_depths(backbone, depths)
     was_training = backbone.training
     backbone.eval()
     device = next(backbone.parameters()).device
-    width = _pooled_features(backbone, torch.zeros(1, *input_size, device=device)).shape[1]
+    blank = torch.zeros(1, *input_size, device=device)
+    width = _pooled_features(backbone, blank, depths).shape[1]
     backbone.train(was_training)
     return int(width)
+
+
+def _require_depths(backbone: TimmModel, depths: int) -> None:
+    """Refuse to take more feature maps than a backbone has."""
+    has_maps = hasattr(backbone, "forward_intermediates") and has_classifier(backbone)
+    found = len(backbone.feature_info) if has_maps else 1
+    if depths > found:
+        raise BackboneError(
+            f"head.depths is {depths}, but {type(backbone).__name__} gives features of "
+            f"{found} depth{'s' * (found > 1)}",
+            hint=f"--set model.head.depths={found}",
+        )
 
 
 def _flat(values: torch.Tensor, *, is_map: bool) -> torch.Tensor:

@@ -50,7 +50,8 @@ def with_value(values: Any, path: str, value: Any) -> Any:
     """Give a copy of nested values in which one value is set.
 
     A word on the way makes room for what it stands for (`head: linear` for `{kind: linear}`),
-    another `kind` leaves nothing of the former one, and a mapping that is missing is made.
+    another `kind` leaves nothing of the former one, and a mapping that is missing is made, of what it
+    would be by default if it is a component.
 
     Raises:
         RecipeError: The path leads into a list at no entry, or into a value that holds none.
@@ -125,7 +126,15 @@ def _room(here: Any, part: str, walked: tuple[str, ...]) -> Mapping[str, Any]:
     if isinstance(here, str) and walked:
         return {"name" if walked[-1] == "optimizer" else "kind": here}
     if here is None:
-        return {}
+        return _default_component(walked)
     place = ".".join(walked)
     message = f"{place} is {show_value(here)}; nothing can be set in it"
     raise RecipeError([Problem(place, message)])
+
+
+def _default_component(walked: Sequence[str]) -> Mapping[str, Any]:
+    """Give the component that stands where a recipe names none; nothing where it is a section."""
+    here: Any = Recipe().model_dump()
+    for part in walked:
+        here = here.get(part) if isinstance(here, Mapping) else None
+    return here if isinstance(here, Mapping) and "kind" in here else {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.components.heads import LinearHead, MlpHead
+from finetune.components.heads import Head, LinearHead, MlpHead
 from finetune.errors import BundleError
 from finetune.model.bundle import Bundle, load_bundle, save_bundle
 from finetune.model.input import preprocessing_of
@@ -68,15 +68,23 @@ def test_timm_alone_gives_the_same_logits_and_class_names(
     torch.testing.assert_close(logits, network(images), atol=1e-5, rtol=0)
 
 
-def test_head_of_ours_round_trips_and_says_so(make_network: MakeNetwork, tmp_path: Path) -> None:
-    head = MlpHead(hidden=8)
+@pytest.mark.parametrize(
+    ("head", "reason"),
+    [
+        (MlpHead(hidden=8), "the head is mlp"),
+        (LinearHead(depths=2), "the head takes features of 2 depths"),
+    ],
+)
+def test_head_of_ours_round_trips_and_says_so(
+    make_network: MakeNetwork, tmp_path: Path, head: Head, reason: str
+) -> None:
     network = make_network("test_resnet", head=head).eval()
     save(network, tmp_path / "model", head)
     images = torch.randn(2, 3, 160, 160)
     loaded = load_bundle(tmp_path / "model")
     torch.testing.assert_close(loaded.network(images), network(images), atol=1e-5, rtol=0)
     assert loaded.document["timm_loadable"] is False
-    assert "the head is mlp" in loaded.document["timm_not_loadable_reason"]
+    assert reason in loaded.document["timm_not_loadable_reason"]
 
 
 USER_ARCHITECTURE = """

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from finetune.components.heads import CosineHead, MlpHead
-from finetune.errors import RecipeError
+from finetune.components.heads import CosineHead, LinearHead, MlpHead
+from finetune.errors import BackboneError, RecipeError
 from finetune.model.family import find_family
 from tests.unit.model.conftest import MakeNetwork
 
@@ -44,6 +44,37 @@ def test_fitted_head_is_linear_in_what_enters_its_last_layers(
         network.set_linear_head(weight, bias)
         logits = network(images)
     torch.testing.assert_close(logits, inputs @ weight.T + bias, atol=2e-4, rtol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [
+        ("test_resnet", 48 + 192 + 96),  # of its stages
+        ("test_vit", 3 * 64),  # of its blocks
+        ("test_efficientnet", 32 + 48 + 256),  # the last widened by the head's own convolution
+    ],
+)
+def test_features_of_several_depths_stand_side_by_side(
+    make_network: MakeNetwork, name: str, width: int
+) -> None:
+    network = make_network(name, head=LinearHead(depths=3)).eval()
+    images = torch.randn(2, *network.input_size)
+    with torch.no_grad():
+        features = network.features(images)
+        last = make_network(name).eval().features(images)
+        weight, bias = torch.randn(3, width), torch.randn(3)
+        network.set_linear_head(weight, bias)
+        logits = network(images)
+    assert features.shape == (2, width)
+    torch.testing.assert_close(features[:, -last.shape[1] :], last)
+    torch.testing.assert_close(logits, features @ weight.T + bias, atol=2e-4, rtol=2e-4)
+
+
+def test_more_depths_than_there_are_get_a_sentence(make_network: MakeNetwork) -> None:
+    with pytest.raises(BackboneError) as caught:
+        make_network("test_resnet", head=LinearHead(depths=9))
+    assert caught.value.message == "head.depths is 9, but ResNet gives features of 5 depths"
+    assert caught.value.hint == "--set model.head.depths=5"
 
 
 def test_head_of_several_layers_refuses_a_fitted_one(make_network: MakeNetwork) -> None:

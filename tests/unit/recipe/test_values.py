@@ -33,6 +33,7 @@ from finetune.recipe.values import describe_choices, to_values, with_value
             "mlp",
             {"model": {"head": {"kind": "mlp", "hidden": 64}}},
         ),
+        ({}, "model.head.depths", 3, {"model": {"head": {"kind": "linear", "depths": 3}}}),
         (
             {"stages": [{"optimizer": "sgd"}]},
             "stages.0.optimizer.momentum",

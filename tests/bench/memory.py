@@ -1,0 +1,123 @@
+"""How the memory of a run grows with the number of images: the peak of N images and of ten times N.
+
+    FINETUNE_ASSETS=… python tests/bench/memory.py --out docs/benchmarks/memory.json
+
+Photos of noise, each another file, go through `finetune run` as a whole process; the memory is that
+of all its processes. What N and ten times N images take is measured in turn, and the growth is
+given in bytes an image, beside what is meant to grow: the index, the features of a probe, and
+evaluation's views, which are kept up to a budget (`data/kept.py`) and not at all where decoding is
+reduced.
+"""
+
+import argparse
+import io
+import json
+import os
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import record
+from PIL import Image
+from process import run_watched
+
+CLASSES = ("cloud", "leaf", "sand")
+SIDE = 80  # pixels of a photo
+# Recipes by name: what is measured of each is its peak.
+CASES = {
+    "probe": ["--recipe", "probe", "--set", "data.decode=reduced"],
+    "probe, views kept": ["--recipe", "probe"],
+    "everything, one epoch": [
+        *("--recipe", "default", "--set", "data.decode=reduced"),
+        *("--set", "stages=[{name: all, train: all, epochs: 1}]"),
+    ],
+    "last group from stored activations, one epoch": [
+        *("--recipe", "default", "--set", "data.decode=reduced"),
+        *("--set", "stages=[{name: last, train: {last: 1}, epochs: 1, views: 1}]"),
+    ],
+}
+
+
+def main() -> int:
+    """Measure what the file lacks, and write it after each pair."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--backbone", default="mobilenetv2_100.in1k")
+    parser.add_argument("--num-images", type=int, default=1_000, help="N")
+    parser.add_argument("--image-size", type=int, default=64, help="of the input, in pixels")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cases", nargs="+", choices=tuple(CASES), default=list(CASES))
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        for name, count in (("few", given.num_images), ("many", 10 * given.num_images)):
+            make_photos(work / name, count)
+        rows = [measure(case, given, work) for case in given.cases]
+    document = {
+        "title": "Memory as the images grow in number",
+        "command": "python tests/bench/memory.py --out docs/benchmarks/memory.json",
+        "commit": record.commit(),
+        "device": record.device(),
+        "versions": record.versions("torch", "timm", "scikit-learn"),
+        "backbone": given.backbone,
+        "image_size": given.image_size,
+        "rounds": given.rounds,
+        "rows": rows,
+    }
+    text = json.dumps(document, indent=1) + "\n"
+    if given.out:
+        given.out.write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+    return 0
+
+
+def measure(case: str, given: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Run one case with few and with many images, in turn."""
+    peaks: dict[str, list[int]] = {"few": [], "many": []}
+    for _ in range(given.rounds):
+        for name in peaks:
+            peaks[name].append(peak_of(case, work / name, given, work))
+    few, many = (statistics.median(found) for found in peaks.values())
+    return {
+        "case": case,
+        "num_images": given.num_images,
+        "few_mib": few,
+        "many_mib": many,
+        "bytes_per_image": round((many - few) * 2**20 / (9 * given.num_images)),
+        "all_mib": peaks,
+    }
+
+
+def peak_of(case: str, photos: Path, given: argparse.Namespace, work: Path) -> int:
+    """Give the peak of one run, in MiB."""
+    with tempfile.TemporaryDirectory(dir=work) as temporary:
+        folder = Path(temporary)
+        weights = Path(os.environ["FINETUNE_ASSETS"]).resolve() / "weights" / given.backbone
+        command = [sys.executable, "-m", "finetune", "run", "--quiet", *CASES[case]]
+        command += ["--data", str(photos), "--out", str(folder / "run")]
+        command += ["--backbone", f"local-dir:{weights}"]
+        command += ["--set", f"model.image_size={given.image_size}"]
+        environment = {**os.environ, "FINETUNE_CACHE": str(folder / "cache")}
+        return run_watched(command, environment, folder).peak_memory_mib
+
+
+def make_photos(folder: Path, count: int) -> None:
+    """Write small JPEGs of noise around a colour of the class, every tenth for validation."""
+    draw = np.random.default_rng(count)
+    for number in range(count):
+        position = number % len(CLASSES)
+        part = "val" if number % 10 == 9 else "train"
+        place = folder / part / CLASSES[position]
+        place.mkdir(parents=True, exist_ok=True)
+        noise = draw.integers(0, 128, (SIDE // 8, SIDE // 8, 3), dtype=np.uint8)
+        noise[..., position] += 100
+        stream = io.BytesIO()
+        Image.fromarray(noise).resize((SIDE, SIDE)).save(stream, "JPEG")
+        (place / f"{number}.jpg").write_bytes(stream.getvalue())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
