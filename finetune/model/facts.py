@@ -26,6 +26,7 @@ __all__ = [
     "cached_tags",
     "describe_architecture",
     "format_facts",
+    "hub_cache_folder",
     "load_facts",
     "write_facts",
 ]
@@ -94,7 +95,7 @@ def cached_repositories(folder: Path | None = None) -> frozenset[str]:
     Args:
         folder: The cache; None for the one that the environment names.
     """
-    folder = folder or _cache_folder()
+    folder = folder or hub_cache_folder()
     if not folder.is_dir():
         return frozenset()
     return frozenset(
@@ -166,8 +167,8 @@ def _write_row(facts: ArchitectureFacts) -> list[object]:
     return [facts.name, facts.num_parameters, list(facts.input_size), tags]
 
 
-def _cache_folder() -> Path:
-    """Find the Hugging Face cache as its own client does, without importing it."""
+def hub_cache_folder() -> Path:
+    """Find the Hugging Face cache as its own client does, without importing it; it may be absent."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if os.environ.get(variable):
             return Path(os.environ[variable]).expanduser()

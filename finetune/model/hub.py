@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 
 from finetune.errors import BackboneError
 
-__all__ = ["is_cached", "weights_within_reach"]
+__all__ = ["ask_hub", "is_cached", "is_offline", "weights_within_reach"]
 
 _FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
 _TIMEOUT_SECONDS = 3.0  # the whole command has 5; the rest is imports
@@ -45,7 +45,7 @@ def weights_within_reach(name: str, source: Mapping[str, Any]) -> Iterator[None]
             hint="give your own with --weights FILE, or start from random ones: --no-pretrained",
         )
     cached = bool(repository) and is_cached(str(repository), source.get("hf_hub_filename"))
-    reason = None if local or cached or not repository else _ask_hub(str(repository))
+    reason = None if local or cached or not repository else ask_hub(str(repository))
     if reason is not None:
         raise BackboneError(
             f"no pretrained weights for {name} within reach: not in the Hugging Face cache, and "
@@ -73,14 +73,27 @@ def is_cached(repository: str, filename: str | None = None) -> bool:
     )
 
 
-def _ask_hub(repository: str) -> str | None:
-    """Ask the hub once whether it is there; the reason why not, or None.
+def is_offline() -> bool:
+    """Whether the person forbade the hub's client any attempt to reach the network."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def ask_hub(repository: str) -> str | None:
+    """Ask the hub once whether it is there, within three seconds.
 
     A thread bounds the time: a name server that never answers has no timeout of its own.
-    """
-    from huggingface_hub import constants, hf_hub_url
 
-    if constants.HF_HUB_OFFLINE:
+    Args:
+        repository: Any one: a refusal is an answer, too.
+
+    Returns:
+        The reason why it is out of reach; None where it answered.
+    """
+    from huggingface_hub import hf_hub_url
+
+    if is_offline():
         return "HF_HUB_OFFLINE is set"
     url = hf_hub_url(repository.partition("@")[0], "config.json")
     answer: list[str | None] = []

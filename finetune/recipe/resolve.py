@@ -23,7 +23,7 @@ from finetune.recipe.schema import (
 )
 from finetune.types import BackboneFacts, Choice, DataFacts, MachineFacts
 
-__all__ = ["choose_epochs", "resolve"]
+__all__ = ["choose_epochs", "choose_workers", "resolve"]
 
 T = TypeVar("T")
 
@@ -221,7 +221,7 @@ def _resolve_runtime(
         "device": Choice(machine.device, machine.device_reason),
         "precision": _choose_precision(machine),
         "memory_format": _choose_memory_format(backbone),
-        "workers": _choose_workers(machine, data.num_train),
+        "workers": choose_workers(machine, data.num_train),
     }
     values = {
         name: _note(reasons, f"runtime.{name}", choice)
@@ -245,8 +245,8 @@ def _choose_memory_format(backbone: BackboneFacts) -> Choice[MemoryFormat]:
     return Choice("channels_last", "convolutions run faster with channels last")
 
 
-def _choose_workers(machine: MachineFacts, num_train: int) -> Choice[int]:
-    """Choose how many processes decode; the result does not depend on it."""
+def choose_workers(machine: MachineFacts, num_train: int) -> Choice[int]:
+    """Choose how many processes decode in training; the result does not depend on it."""
     cores = f"{machine.num_cpus} core" + ("s" if machine.num_cpus > 1 else "")
     if machine.num_cpus == 1:
         return Choice(0, "one core: no process beside the one that trains")
