@@ -18,9 +18,10 @@ from finetune.recipe.check import find_foreign_problems, require_extras
 from finetune.recipe.resolve import resolve
 from finetune.recipe.values import describe_choices
 from finetune.runtime.device import machine_facts, require_one_process
+from finetune.train.estimate import estimate_seconds, foresee_stages, measure_costs
 from finetune.train.events import DataFound, OnEvent, RecipeResolved, Warned, progress_events
 from finetune.train.preview import require_adapters
-from finetune.train.speed import estimate_seconds, measure_speed, with_bf16_choice
+from finetune.train.speed import measure_speed, with_bf16_choice
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import Recipe, ResolvedRecipe
@@ -91,10 +92,21 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
         tell(Warned(warning))
     facts = describe_data(index)
     backbone = describe_backbone(model.network, model.preprocessing)
-    speed = measure_speed(model, machine, channels_last=backbone.prefers_channels_last)
+    speed = measure_speed(
+        model,
+        machine,
+        channels_last=backbone.prefers_channels_last,
+        is_trained=any(stage.solver == "gradient" for stage in recipe.stages),
+    )
     machine = with_bf16_choice(machine, speed)
     resolved = resolve(_placed(recipe, index), data=facts, backbone=backbone, machine=machine)
-    estimate = estimate_seconds(resolved, facts, speed, num_test=len(index.part("test")))
+    estimate = estimate_seconds(
+        resolved,
+        facts,
+        measure_costs(resolved, model, index, speed=speed, kept=kept),
+        stages=foresee_stages(resolved, model, machine),
+        num_test=len(index.part("test")),
+    )
     choices = {"input": _describe_input(model, index), **describe_choices(resolved)}
     tell(RecipeResolved(choices, estimate))
     return Plan(resolved, index, model, machine, kept, data_seconds, estimate)

@@ -219,7 +219,7 @@ def _resolve_runtime(
     runtime = recipe.runtime
     chosen: dict[str, Choice[Any]] = {
         "device": Choice(machine.device, machine.device_reason),
-        "precision": _choose_precision(machine),
+        "precision": _choose_precision(recipe, machine),
         "memory_format": _choose_memory_format(backbone),
         "workers": choose_workers(machine, data.num_train),
     }
@@ -231,8 +231,10 @@ def _resolve_runtime(
     return ResolvedRuntimeSection(**{**dict(runtime), **values})
 
 
-def _choose_precision(machine: MachineFacts) -> Choice[Precision]:
+def _choose_precision(recipe: Recipe, machine: MachineFacts) -> Choice[Precision]:
     """Choose the arithmetic of training; figures are fp32 in any case."""
+    if all(stage.solver == "probe" for stage in recipe.stages):
+        return Choice("fp32", "nothing is trained in steps")
     return Choice("bf16" if machine.has_fast_bf16 else "fp32", machine.bf16_reason)
 
 

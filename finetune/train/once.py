@@ -26,10 +26,10 @@ from finetune.types import Choice
 if TYPE_CHECKING:
     from contextlib import ExitStack
 
-    from finetune.recipe.schema import ResolvedStage
+    from finetune.recipe.schema import ResolvedRecipe, ResolvedStage
     from finetune.train.session import Session
 
-__all__ = ["Once", "compute_once"]
+__all__ = ["Once", "compute_once", "why_plain"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +65,15 @@ def compute_once(session: Session, stage: ResolvedStage, held: ExitStack) -> Cho
     """
     if not stage.views:
         return Choice(None, "")
-    reason = _why_plain(session)
+    inputs = session.inputs
+    reason = why_plain(
+        session.recipe, train_size=inputs.train_size, input_size=session.network.input_size
+    )
     if reason:
         return Choice(None, reason)
     split = split_network(session.network)
     if isinstance(split, NoSplit):
         return Choice(None, split.reason)
-    inputs = session.inputs
     place = choose_place(
         len(inputs.train_part.samples) + inputs.num_val,
         stage.views,
@@ -106,17 +108,24 @@ def compute_once(session: Session, stage: ResolvedStage, held: ExitStack) -> Cho
     return Choice(once, f"{split.reason}; {place.reason}; {counts}")
 
 
+def why_plain(
+    recipe: ResolvedRecipe, *, train_size: tuple[int, int], input_size: tuple[int, int, int]
+) -> str:
+    """Say why the stages of a recipe cannot do without their images; empty where they can.
+
+    Args:
+        recipe: What is done to images in training.
+        train_size: Height and width in pixels that augmentation delivers.
+        input_size: (C, H, W) that evaluation sees.
+    """
+    if recipe.training.mixup or recipe.training.cutmix:
+        return "mixup and CutMix mix images"
+    if train_size != input_size[1:]:
+        return "it trains at another size of image than it evaluates at"
+    return ""
+
+
 def _prepared(session: Session, views: StoredViews, order: ViewSampler) -> Any:
     """Make a loader and let Accelerate place its batches on the device."""
     loader = stored_loader(views, order, batch_size=session.recipe.training.batch_size)
     return session.accelerator.prepare(loader)
-
-
-def _why_plain(session: Session) -> str:
-    """Say why a stage cannot do without its images; empty where it can."""
-    training = session.recipe.training
-    if training.mixup or training.cutmix:
-        return "mixup and CutMix mix images"
-    if session.inputs.train_size != session.network.input_size[1:]:
-        return "it trains at another size of image than it evaluates at"
-    return ""

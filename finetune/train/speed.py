@@ -12,42 +12,83 @@ import copy
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from finetune.model.fuse import fused
 from finetune.runtime.cache import remember
 from finetune.runtime.seeds import own_randomness
 
 if TYPE_CHECKING:
-    from finetune.model.create import Model
-    from finetune.recipe.schema import ResolvedRecipe
-    from finetune.types import DataFacts, MachineFacts
+    from collections.abc import Callable
 
-__all__ = ["estimate_seconds", "measure_speed", "with_bf16_choice"]
+    from torch import nn
+
+    from finetune.model.create import Model
+    from finetune.types import MachineFacts
+
+    Timer = Callable[[], float]
+
+__all__ = ["Course", "measure_course", "measure_speed", "with_bf16_choice"]
 
 _NUM_IMAGES = 8  # a small batch: to measure must cost little beside what is measured for
 _NUM_ROUNDS = 3
 _WORTH_IT = 1.15  # bf16 rounds more, so a gain within the noise of the clock does not buy it
 
 
-def measure_speed(model: Model, machine: MachineFacts, *, channels_last: bool) -> dict[str, float]:
-    """Measure evaluation and training steps of a network, once for each network and machine.
+@dataclass(frozen=True, slots=True)
+class Course:
+    """When layers have their turn in a training step, by the names of their parameters.
+
+    Attributes:
+        before: Share of the forward pass that is over when a parameter's module begins.
+        behind: Share of the step from there until the parameter has its gradient: what is left of
+            a step in which nothing before it learns, nor is computed.
+    """
+
+    before: Mapping[str, float]
+    behind: Mapping[str, float]
+
+
+def measure_speed(
+    model: Model, machine: MachineFacts, *, channels_last: bool, is_trained: bool = True
+) -> dict[str, float]:
+    """Measure passes and training steps of a network, once for each network and machine.
+
+    Args:
+        model: The network, which is left as it is.
+        machine: Its device.
+        channels_last: The layout.
+        is_trained: Whether a stage makes steps; the probe makes none.
 
     Returns:
-        Images per second: `forward`, `train_fp32`, and on a CPU `train_bf16`.
+        Images per second: `forward` in eval mode, `fused` the same with batch normalisations
+        folded; with steps `train_fp32`, and on a CPU `train_bf16`.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    key = "\n".join(
-        (
-            str(model.network),
-            f"{model.preprocessing.input_size} {model.train_spec} {layout}",
-            f"{torch.__version__} {torch.get_num_threads()} {machine.device}",
-            _processor(machine.device),
-        )
+    key = _key(model, machine, layout)
+    passes = remember("passes", key, lambda: _measure(model, machine.device, layout, _passes))
+    if not is_trained:
+        return passes
+    return passes | remember(
+        "steps", key, lambda: _measure(model, machine.device, layout, _training_steps)
     )
-    return remember("speed", key, lambda: _measure(model, machine.device, layout))
+
+
+def measure_course(model: Model, machine: MachineFacts, *, channels_last: bool) -> Course:
+    """Measure the course of a training step, once for each network and machine."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    key = _key(model, machine, layout)
+    flat = remember("course", key, lambda: _measure_course(model, machine.device, layout))
+    shares: dict[str, dict[str, float]] = {"before": {}, "behind": {}}
+    for name, share in flat.items():
+        side, _, parameter = name.partition(" ")
+        shares[side][parameter] = share
+    return Course(**shares)
 
 
 def with_bf16_choice(machine: MachineFacts, speed: Mapping[str, float]) -> MachineFacts:
@@ -60,73 +101,135 @@ def with_bf16_choice(machine: MachineFacts, speed: Mapping[str, float]) -> Machi
     return replace(machine, has_fast_bf16=pays, bf16_reason=reason)
 
 
-def estimate_seconds(
-    recipe: ResolvedRecipe, data: DataFacts, speed: Mapping[str, float], *, num_test: int = 0
-) -> float:
-    """Estimate the seconds of all stages and of the figures at the end.
-
-    A stage that trains a part is counted as if it trained everything, so that the estimate errs on
-    the long side.
-    """
-    training = speed.get(f"train_{recipe.runtime.precision}", speed["train_fp32"])
-    look = data.num_val / speed["forward"]
-    seconds = (data.num_val + num_test) / speed["forward"]
-    for stage in recipe.stages:
-        if stage.solver == "probe":
-            seconds += data.num_train / speed["forward"] + look
-        else:
-            seconds += stage.epochs * (data.num_train / training + look)
-    return seconds
-
-
-def _measure(model: Model, device: str, layout: torch.memory_format) -> dict[str, float]:
-    """Time a copy of the network on blank images; the best of a few rounds, in turn."""
-    network = copy.deepcopy(model.network).to(  # type: ignore[call-overload]
-        device=device, memory_format=layout
+def _key(model: Model, machine: MachineFacts, layout: torch.memory_format) -> str:
+    """Name all that speed depends on: the network, what it is given, and what computes."""
+    return "\n".join(
+        (
+            str(model.network),
+            f"{model.preprocessing.input_size} {model.train_spec} {layout}",
+            f"{torch.__version__} {torch.get_num_threads()} {machine.device}",
+            _processor(machine.device),
+        )
     )
-    size = model.preprocessing.input_size
-    images = torch.zeros(_NUM_IMAGES, *size, device=device).to(memory_format=layout)
-    precisions: dict[str, torch.dtype | None] = {"train_fp32": None}
-    if torch.device(device).type == "cpu":
-        precisions["train_bf16"] = torch.bfloat16
+
+
+def _measure(
+    model: Model,
+    device: str,
+    layout: torch.memory_format,
+    timers_of: Callable[[nn.Module, torch.Tensor], dict[str, Timer]],
+) -> dict[str, float]:
+    """Time what a copy of the network does on blank images: the best of some rounds, in turn."""
+    network, images = _placed(model, device, layout)
     best: dict[str, float] = {}
     with own_randomness(device):
+        timers = timers_of(network, images)
         for round_index in range(_NUM_ROUNDS + 1):
-            seconds = {"forward": _time_forward(network, images)}
-            for name, precision in precisions.items():
-                seconds[name] = _time_training(network, images, precision)
+            seconds = {name: timer() for name, timer in timers.items()}
             if round_index:  # the first round sets things up
                 best = {name: min(value, best.get(name, value)) for name, value in seconds.items()}
     return {name: _NUM_IMAGES / max(value, 1e-6) for name, value in best.items()}
 
 
+def _placed(
+    model: Model, device: str, layout: torch.memory_format
+) -> tuple[nn.Module, torch.Tensor]:
+    """Copy the network to the device, and make a batch of blank images for it."""
+    network = copy.deepcopy(model.network).to(  # type: ignore[call-overload]
+        device=device, memory_format=layout
+    )
+    size = model.preprocessing.input_size
+    images = torch.zeros(_NUM_IMAGES, *size, device=device).to(memory_format=layout)
+    return network, images
+
+
+def _passes(network: Any, images: torch.Tensor) -> dict[str, Timer]:
+    """Give what times a pass of evaluation, as it is and with normalisations folded."""
+    ready = fused(network.eval(), network.input_size)
+    return {
+        "forward": partial(_time_forward, network, images),
+        "fused": partial(_time_forward, ready, images),
+    }
+
+
+def _training_steps(network: nn.Module, images: torch.Tensor) -> dict[str, Timer]:
+    """Give what times a training step of everything, on a CPU in both precisions."""
+    network.train().requires_grad_(True)
+    timers: dict[str, Timer] = {"train_fp32": partial(_time_training, network, images, None)}
+    if images.device.type == "cpu":
+        timers["train_bf16"] = partial(_time_training, network, images, torch.bfloat16)
+    return timers
+
+
+def _measure_course(model: Model, device: str, layout: torch.memory_format) -> dict[str, float]:
+    """Watch training steps of a copy of the network; the fastest is the one least disturbed."""
+    network, images = _placed(model, device, layout)
+    network.train().requires_grad_(True)
+    with own_randomness(device):
+        steps = [_watch_step(network, images) for _ in range(_NUM_ROUNDS + 1)]
+    return min(steps, key=lambda step: step[0])[1]
+
+
+def _watch_step(network: nn.Module, images: torch.Tensor) -> tuple[float, dict[str, float]]:
+    """Time one training step; note when each module begins and each parameter has its gradient."""
+    begun: dict[str, float] = {}
+    ended: dict[str, float] = {}
+
+    def note(times: dict[str, float], name: str) -> Callable[..., None]:
+        def hook(*_: object) -> None:
+            times.setdefault(name, _clock(images.device))
+
+        return hook
+
+    network.zero_grad()
+    with ExitStack() as stack:
+        for name, module in network.named_modules():
+            stack.callback(module.register_forward_pre_hook(note(begun, name)).remove)
+        for name, parameter in network.named_parameters():
+            handle = parameter.register_post_accumulate_grad_hook(note(ended, name))  # type: ignore[no-untyped-call]
+            stack.callback(handle.remove)
+        loss = network(images).float().square().mean()
+        middle = _clock(images.device)
+        loss.backward()
+        end = _clock(images.device)
+    forward, step = (max(at - begun[""], 1e-6) for at in (middle, end))
+    course = {}
+    for name, at in ended.items():
+        before = begun.get(name.rpartition(".")[0], begun[""]) - begun[""]
+        course[f"before {name}"] = before / forward
+        course[f"behind {name}"] = (at - begun[""] - before) / step
+    return step, course
+
+
 @torch.inference_mode()
-def _time_forward(network: torch.nn.Module, images: torch.Tensor) -> float:
+def _time_forward(network: nn.Module, images: torch.Tensor) -> float:
     """Seconds of one evaluation of a batch."""
-    network.eval()
     started = _clock(images.device)
-    network(images).sum().item()  # waits for the device
+    network(images)
     return _clock(images.device) - started
 
 
 def _time_training(
-    network: torch.nn.Module, images: torch.Tensor, precision: torch.dtype | None
+    network: nn.Module, images: torch.Tensor, precision: torch.dtype | None
 ) -> float:
     """Seconds of one forward and backward pass of everything."""
-    network.train().requires_grad_(True).zero_grad()
+    network.zero_grad()
     started = _clock(images.device)
     with torch.autocast(images.device.type, dtype=precision, enabled=precision is not None):
         logits = network(images)
     logits.float().square().mean().backward()
-    if images.device.type == "cuda":
-        torch.cuda.synchronize(images.device)
     return _clock(images.device) - started
 
 
 def _clock(device: torch.device) -> float:
-    """Read a clock in seconds: processor time shared by the threads on a CPU, else the wall's."""
+    """Read a clock in seconds: on a CPU the processor time of this thread, else the wall's.
+
+    This thread takes part in all that torch shares out among threads, and what it does alone counts
+    in full; it sleeps while it waits for another one that the system does not let run.
+    """
     if device.type == "cpu":
-        return time.process_time() / torch.get_num_threads()
+        return time.thread_time()
+    torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 

@@ -163,6 +163,12 @@ def test_precision_is_bf16_where_it_pays(resolved, has_fast_bf16, precision):
     assert recipe.reasons["runtime.precision"] == "it was measured"
 
 
+def test_a_recipe_without_steps_stays_in_fp32(resolved):
+    recipe = resolved("probe", has_fast_bf16=True)
+    assert recipe.runtime.precision == "fp32"
+    assert recipe.reasons["runtime.precision"] == "nothing is trained in steps"
+
+
 @pytest.mark.parametrize(
     ("crop_mode", "resize"), [("center", "crop"), ("border", "pad"), ("squash", "squash")]
 )

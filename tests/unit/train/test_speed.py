@@ -1,24 +1,15 @@
-"""Measured speed chooses the precision and says how long a run takes."""
+"""Measured speed chooses the precision."""
 
 from pathlib import Path
 
 import pytest
 
-from finetune.model.create import create_model
+from finetune.model.create import Model, create_model
 from finetune.recipe.load import load_recipe
-from finetune.recipe.resolve import resolve
-from finetune.recipe.schema import ResolvedRecipe
-from finetune.train.speed import estimate_seconds, measure_speed, with_bf16_choice
-from finetune.types import BackboneFacts, DataFacts, MachineFacts
+from finetune.train.speed import measure_course, measure_speed, with_bf16_choice
+from finetune.types import MachineFacts
 
 MACHINE = MachineFacts("cpu", "as asked for", has_fast_bf16=False, num_cpus=2)
-DATA = DataFacts(num_train=100, num_val=20, class_counts=(50, 50))
-
-
-def resolved(**values: object) -> ResolvedRecipe:
-    recipe = load_recipe({"data": {"path": "photos"}, **values})
-    backbone = BackboneFacts(family="conv", has_batch_norm=True, num_depths=5, num_blocks=9)
-    return resolve(recipe, data=DATA, backbone=backbone, machine=MACHINE)
 
 
 def test_bf16_is_chosen_where_it_clearly_pays() -> None:
@@ -35,28 +26,33 @@ def test_rule_of_a_gpu_stands() -> None:
     assert with_bf16_choice(MACHINE, {"train_fp32": 10.0}) is MACHINE
 
 
-def test_estimate_adds_up_stages_and_figures() -> None:
-    recipe = resolved(
-        stages=[
-            {"name": "head", "train": "head", "solver": "probe"},
-            {"name": "full", "train": "all", "epochs": 3},
-        ]
-    )
-    speed = {"forward": 10.0, "train_fp32": 5.0, "train_bf16": 50.0}
-    figures, probe, full = (20 + 30) / 10, 100 / 10 + 20 / 10, 3 * (100 / 5 + 20 / 10)
-    assert estimate_seconds(recipe, DATA, speed, num_test=30) == figures + probe + full
-
-
-def test_network_is_measured_once_and_left_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
+    """A small network, its figures kept in the test's folder."""
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path))
     recipe = load_recipe({"model": {"backbone": "test_resnet", "pretrained": False}})
-    model = create_model(recipe, num_classes=2)
+    return create_model(recipe, num_classes=2)
+
+
+def test_network_is_measured_once_and_left_as_it_was(model: Model) -> None:
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
     speed = measure_speed(model, MACHINE, channels_last=True)
-    assert set(speed) == {"forward", "train_fp32", "train_bf16"}
+    assert set(speed) == {"forward", "fused", "train_fp32", "train_bf16"}
     assert all(value > 0 for value in speed.values())
     assert measure_speed(model, MACHINE, channels_last=True) == speed
     after = model.network.state_dict()
     assert all(value.equal(after[name]) for name, value in before.items())
+
+
+def test_without_steps_no_step_is_measured(model: Model) -> None:
+    speed = measure_speed(model, MACHINE, channels_last=True, is_trained=False)
+    assert set(speed) == {"forward", "fused"}
+
+
+def test_course_of_a_step_runs_from_the_first_layer_to_the_last_and_back(model: Model) -> None:
+    course = measure_course(model, MACHINE, channels_last=True)
+    names = {name for name, _ in model.network.named_parameters()}
+    assert set(course.before) == set(course.behind) == names
+    first, last = "backbone.conv1.0.weight", "backbone.fc.weight"
+    assert 0 <= course.before[first] < course.before[last] <= 1
+    assert 0 < course.behind[last] < course.behind[first] <= 1
