@@ -23,7 +23,7 @@ FLOORS = {
     "model": 5,
     "train": 6,
     "evaluate": 7,
-    "report": 8, "export": 8, "serve": 8,
+    "report": 8, "export": 8, "serve": 8, "doctor": 8,
     "pipeline": 9,
     "plan": 9,
     "classifier": 10, "cli": 10, "demo": 10,

@@ -168,7 +168,7 @@ def _write_row(facts: ArchitectureFacts) -> list[object]:
 
 
 def hub_cache_folder() -> Path:
-    """Find the Hugging Face cache as its own client does, without importing it; it may be absent."""
+    """Find the Hugging Face cache as its own client does, without importing that."""
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if os.environ.get(variable):
             return Path(os.environ[variable]).expanduser()
