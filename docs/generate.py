@@ -75,6 +75,16 @@ def errors() -> str:
     return "\n".join(rows)
 
 
+def doctor() -> str:
+    """List what `finetune doctor` looks at."""
+    from finetune.doctor.examine import CHECKS
+
+    rows = ["| check | looks at |", "|---|---|"]
+    for name, check in CHECKS.items():
+        rows.append(f"| `{name}` | {_first_line(check).removeprefix('Check ').rstrip('.')} |")
+    return "\n".join(rows)
+
+
 def recipe() -> str:
     """Describe every value of a recipe."""
     from finetune.recipe.reference import markdown_reference
@@ -356,6 +366,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "classifier": classifier,
     "commands": commands,
     "demo": demo,
+    "doctor": doctor,
     "errors": errors,
     "recipe": recipe,
     "results": results,

@@ -14,6 +14,7 @@ from finetune.cli.backbones import backbones
 from finetune.cli.border import UsageError, guarded, report_bug
 from finetune.cli.cache import cache
 from finetune.cli.demo import demo
+from finetune.cli.doctor import doctor
 from finetune.cli.evaluate import evaluate
 from finetune.cli.options import Debug
 from finetune.cli.predict import predict
@@ -58,6 +59,7 @@ app.command("run", short_help="Fine-tune, test and save.")(run)
 app.command("evaluate", short_help="Figures of a saved model on labelled photos.")(evaluate)
 app.command("predict", short_help="Answers of a saved model for new photos.")(predict)
 app.command("backbones", short_help="Which networks there are to start from.")(backbones)
+app.command("doctor", short_help="What stands between this machine and a run.")(doctor)
 app.command("demo", short_help="Try it: no photos, no network needed.")(demo)
 app.add_typer(
     recipes, name="recipes", cls=Commands, short_help="See, copy and check what a run does."

@@ -71,8 +71,8 @@ def test_without_a_command_the_help_is_shown(
     assert answer.out.startswith("Usage: finetune [OPTIONS] COMMAND")
 
 
-COMMANDS = {"run", "evaluate", "predict", "recipes", "backbones", "cache", "demo"}
-ABSENT = {"report", "export", "check", "suggest", "compare", "serve", "sweep", "doctor"}
+COMMANDS = {"run", "evaluate", "predict", "recipes", "backbones", "cache", "doctor", "demo"}
+ABSENT = {"report", "export", "check", "suggest", "compare", "serve", "sweep"}
 
 
 def test_the_help_names_what_exists_and_nothing_else(call: Callable[..., Any]) -> None:
@@ -91,7 +91,7 @@ def test_every_command_has_help_and_debug(command: str, call: Callable[..., Any]
 
 @pytest.mark.parametrize(
     "command",
-    ["run", "evaluate", "predict", "backbones", "demo", "recipes ls", "recipes check"],
+    ["run", "evaluate", "predict", "backbones", "doctor", "demo", "recipes ls", "recipes check"],
 )
 def test_a_command_whose_result_is_data_has_json(command: str, call: Callable[..., Any]) -> None:
     assert "--json" in call(*command.split(), "--help").out
