@@ -11,13 +11,14 @@ PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-inp
 PURE := finetune/errors.py,finetune/components/*,finetune/recipe/*,finetune/data/*,finetune/evaluate/*
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-slow check format bench bench-speed peers docs clean
+.PHONY: help install demo test test-fast test-slow check format faults bench bench-speed peers docs clean
 
 help:
 	@echo "make install   make .venv with the tool and everything to work on it"
 	@echo "make demo      fine-tune the starter network on handwritten digits, no network needed"
 	@echo "make test      all tests: the fast tier with its coverage gate, then the slow and real ones"
 	@echo "make check     ruff, formatting, mypy strict"
+	@echo "make faults    kill, stop and harm real runs, resume them and compare"
 	@echo "make bench     speed and start-up figures, as JSON in docs/benchmarks/"
 	@echo "make bench-speed   hours: the same jobs by four other libraries and by bare loops"
 	@echo "make peers     make .venv-peers with those libraries"
@@ -57,6 +58,10 @@ check: install
 format: install
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
+
+faults: install
+	$(BIN)/python tests/faults/kills.py --kills 50 --out docs/benchmarks/faults.json
+	$(BIN)/python -m pytest tests/faults
 
 bench: install
 	$(BIN)/python tests/bench/startup.py --out docs/benchmarks/startup.json

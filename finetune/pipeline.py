@@ -22,9 +22,12 @@ from finetune.plan import Plan, plan
 from finetune.recipe.load import dump_recipe
 from finetune.report.log import RunLog
 from finetune.report.tables import MetricsHeader, ProbeFigures, write_tables
+from finetune.resume import find_interrupted
 from finetune.runtime.device import describe_environment, peak_memory_mib
 from finetune.runtime.folder import RunFolder, check_free, claim, next_run_path
-from finetune.train.events import Event, OnEvent, RunEnded, RunStarted, progress_events
+from finetune.runtime.space import GIB
+from finetune.train.checkpoint import Checkpoints
+from finetune.train.events import Event, OnEvent, RunEnded, RunStarted, Warned, progress_events
 from finetune.train.inputs import make_inputs
 from finetune.train.stages import TrainResult, run_stages
 
@@ -62,6 +65,7 @@ def run(
     *,
     out: Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     on_event: OnEvent | None = None,
     index: Index | None = None,
 ) -> Run:
@@ -71,6 +75,7 @@ def run(
         recipe: What to do; `data.path` names the data unless `index` is given.
         out: The run folder; `runs/<data>-<backbone>-<NNN>` where None.
         overwrite: Replace an earlier run in `out`.
+        resume: Go on with the run in `out` from its newest checkpoint; without one, begin afresh.
         on_event: Receives everything that happens.
         index: Samples that are indexed already.
 
@@ -86,19 +91,31 @@ def run(
             on_event(event)
 
     if out is not None:
-        check_free(out, overwrite=overwrite)
+        check_free(out, overwrite=overwrite or resume)
+    earlier = find_interrupted(out) if out is not None and resume else None
+    if earlier is not None:
+        recipe = earlier.complete(recipe)
+    elif resume:
+        tell(Warned(f"{out} holds no checkpoint: the run begins afresh"))
     planned = plan(recipe, on_event=tell, index=index)
     resolved = planned.recipe
-    path = out or next_run_path(resolved.data.path, resolved.model.backbone)
-    folder = claim(path, overwrite=overwrite)
+    if earlier is not None:
+        earlier.require_same(planned)
+        folder = earlier.folder
+    else:
+        path = out or next_run_path(resolved.data.path, resolved.model.backbone)
+        folder = claim(path, overwrite=overwrite or resume)
     log.open(folder)
     tell(RunStarted(str(folder.path), resolved.model.backbone, resolved.data.path))
-    _write_beginning(folder, planned)
-    trained = _train(planned, tell)
+    if earlier is None:
+        _write_beginning(folder, planned)
+    checkpoints = _checkpoints(folder, resolved, tell)
+    trained = _train(planned, checkpoints, tell)
     bundle = _save(folder, planned)
     results = _evaluate(bundle, planned, tell)
     seconds = time.perf_counter() - started
     write_tables(results, folder.path, header=_header(folder, planned, trained, seconds))
+    checkpoints.remove()
     chosen = f"stage {trained.chosen.stage}, epoch {trained.chosen.epoch}"
     tell(RunEnded(str(folder.path), str(folder.model), chosen, seconds))
     return Run(folder.path, resolved, bundle, results, planned.index, seconds)
@@ -110,10 +127,22 @@ def _write_beginning(folder: RunFolder, planned: Plan) -> None:
     write_split(planned.index, folder.path / "split.csv")
     environment = describe_environment(planned.machine, seed=planned.recipe.seed)
     choices = {"precision": planned.recipe.runtime.precision, "reasons": planned.recipe.reasons}
-    folder.write_json("environment.json", {**environment, **choices})
+    data = {"data_fingerprint": fingerprint(planned.index)}
+    folder.write_json("environment.json", {**environment, **choices, **data})
 
 
-def _train(planned: Plan, tell: OnEvent) -> TrainResult:
+def _checkpoints(folder: RunFolder, recipe: ResolvedRecipe, tell: OnEvent) -> Checkpoints:
+    """Set up where the state of training is kept."""
+    runtime = recipe.runtime
+    return Checkpoints(
+        folder.checkpoints,
+        share=runtime.checkpoint_share,
+        budget_bytes=int(runtime.checkpoint_gib * GIB),
+        warn=lambda message: tell(Warned(message)),
+    )
+
+
+def _train(planned: Plan, checkpoints: Checkpoints, tell: OnEvent) -> TrainResult:
     """Run the stages; the network then holds the best weights."""
     model = planned.model
     inputs = make_inputs(
@@ -129,6 +158,7 @@ def _train(planned: Plan, tell: OnEvent) -> TrainResult:
         inputs,
         preprocessing=model.preprocessing,
         on_event=tell,
+        checkpoints=checkpoints,
     )
 
 

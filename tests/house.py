@@ -25,17 +25,20 @@ FLOORS = {
     "evaluate": 7,
     "report": 8, "export": 8, "serve": 8, "doctor": 8,
     "pipeline": 9,
-    "plan": 9,
+    "plan": 9, "resume": 9,
     "classifier": 10, "cli": 10, "demo": 10,
     "__main__": 11,
 }  # fmt: skip
-# The demo is a face of its own, with the command line as its door; a plan is a run's first half.
-SIDEWAYS = {("cli", "demo"), ("pipeline", "plan")}
+# The demo is a face of its own, with the command line as its door; a plan is a run's first half,
+# and what is resumed is compared with a plan.
+SIDEWAYS = {("cli", "demo"), ("pipeline", "plan"), ("pipeline", "resume"), ("resume", "plan")}
 # Rooms of which no file, or only these, may import something heavy while it is itself imported.
 LIGHT = re.compile(
     r"finetune/(\w+\.py|components/.*|recipe/.*|cli/.*|data/(index|split)\.py|(\w+/)*__init__\.py)$"
 )
-NOT_LIGHT = {"finetune/classifier.py", "finetune/pipeline.py", "finetune/plan.py"}
+NOT_LIGHT = {
+    f"finetune/{name}.py" for name in ("classifier", "pipeline", "plan", "resume")
+}
 HEAVY = {
     "PIL", "accelerate", "albumentations", "cv2", "huggingface_hub", "numpy", "pandas", "peft",
     "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision", "transformers",

@@ -19,6 +19,7 @@ from finetune.train.events import (
     FrozenLayers,
     Progressed,
     RecipeResolved,
+    Resumed,
     RunEnded,
     RunStarted,
     StageEnded,
@@ -111,6 +112,12 @@ class RunDisplay:
                 show_estimate(self.screen, event.estimate_seconds)
             case Warned():
                 self.screen.warn(event.message)
+            case Resumed():
+                self.screen.line(
+                    f"goes on in stage {event.stage}, epoch {event.epoch}, of which batches done: "
+                    f"{event.num_batches}",
+                    style="bold",
+                )
             case StageStarted():
                 self._begin_stage(event)
             case FrozenLayers():

@@ -64,6 +64,10 @@ _Settings = Annotated[
         help="Change a value of the recipe, such as stages.0.epochs=3; may be repeated.",
     ),
 ]
+_Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with the run in --out that was interrupted."),
+]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an earlier run in --out.")]
 _DryRun = Annotated[
     bool,
@@ -84,6 +88,7 @@ def run(
     device: _Device = None,
     seed: _Seed = None,
     settings: _Settings = None,
+    resume: _Resume = False,
     overwrite: _Overwrite = False,
     dry_run: _DryRun = False,
     quiet: _Quiet = False,
@@ -100,11 +105,14 @@ def run(
     from finetune.recipe.merge import with_arguments
 
     if weights is not None and no_pretrained:
-        raise UsageError(
-            "--weights and --no-pretrained exclude each other", hint="leave one of them out"
-        )
+        raise _excluding("--weights", "--no-pretrained")
+    if resume and overwrite:
+        raise _excluding("--resume", "--overwrite")
+    if resume and out is None:
+        raise UsageError("--resume needs a run folder", hint="finetune run --resume --out RUN")
+    source = out / "recipe.yaml" if resume and out and data is None else recipe
     chosen = with_arguments(
-        load_recipe(recipe, overrides=settings or ()),
+        load_recipe(source, overrides=settings or ()),
         backbone=backbone,
         weights=weights,
         pretrained=False if no_pretrained else None,
@@ -119,8 +127,10 @@ def run(
         _show_plan(chosen, display, json=json)
         display.finish()
         return
+    if resume and out and _is_over(out):
+        return
     display.announce(chosen)
-    finished = _run(chosen, display, out=out, overwrite=overwrite)
+    finished = _run(chosen, display, out=out, overwrite=overwrite, resume=resume)
     display.finish()
     if json:
         sys.stdout.write((finished.folder / "metrics.json").read_text(encoding="utf-8"))
@@ -128,12 +138,30 @@ def run(
         _show_end(finished, Screen(sys.stdout))
 
 
-def _run(recipe: Recipe, display: RunDisplay, *, out: Path | None, overwrite: bool) -> Run:
+def _excluding(one: str, other: str) -> UsageError:
+    """Refuse two flags that exclude each other."""
+    return UsageError(f"{one} and {other} exclude each other", hint="leave one of them out")
+
+
+def _is_over(run: Path) -> bool:
+    """Tell whether there is nothing to resume, and say so on stderr."""
+    from finetune.cli.render import Screen
+    from finetune.resume import is_finished
+
+    if not is_finished(run):
+        return False
+    Screen(sys.stderr).line(f"{run} is finished: there is nothing to resume")
+    return True
+
+
+def _run(
+    recipe: Recipe, display: RunDisplay, *, out: Path | None, overwrite: bool, resume: bool
+) -> Run:
     """Run the pipeline; an interruption says what the folder holds."""
     from finetune.pipeline import run as run_pipeline
 
     try:
-        return run_pipeline(recipe, out=out, overwrite=overwrite, on_event=display)
+        return run_pipeline(recipe, out=out, overwrite=overwrite, resume=resume, on_event=display)
     except KeyboardInterrupt:
         raise interruption(display.run) from None
     finally:
@@ -151,6 +179,10 @@ def interruption(run: str | None) -> Interrupted:
     if run is None:
         return Interrupted("interrupted before anything was written")
     folder = RunFolder(Path(run))
+    if any(folder.checkpoints.glob("[0-9]*")):
+        return Interrupted(
+            f"interrupted: {run} can go on", hint=f"finetune run --resume --out {quote(run)}"
+        )
     held = ", ".join(folder.contents()) or "nothing"
     model = "a complete model" if folder.model.is_dir() else "no model yet"
     return Interrupted(

@@ -10,8 +10,10 @@
 import json
 import os
 import re
+import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from finetune.components.pipelines import AugmentFunction
 from finetune.components.pixels import to_array
 from finetune.data.decode import UnreadableImageError
 from finetune.data.kept import KeptViews
-from finetune.errors import DataError
+from finetune.errors import DataError, FinetuneError
 from finetune.runtime.seeds import derive_seed
 from finetune.types import Choice, Sample
 
@@ -35,6 +37,7 @@ __all__ = [
     "LoadingError",
     "TrainImages",
     "ViewImages",
+    "batches_of",
     "choose_workers",
     "make_loader",
 ]
@@ -206,16 +209,26 @@ class EpochSampler(Sampler[int]):
         self._num_samples = num_samples
         self._seed = seed
         self._weights = None if weights is None else torch.tensor(weights, dtype=torch.float64)
-        self._stage_index, self._epoch = 0, 0
+        self._stage_index, self._epoch, self._skip = 0, 0, 0
 
-    def begin_epoch(self, stage_index: int, epoch: int) -> None:
-        """Tell which epoch comes next; not `set_epoch`, which Accelerate calls by its own count."""
-        self._stage_index, self._epoch = stage_index, epoch
+    def begin_epoch(self, stage_index: int, epoch: int, *, skip: int = 0) -> None:
+        """Tell which epoch comes next; not `set_epoch`, which Accelerate calls by its own count.
+
+        Args:
+            stage_index: 0-based.
+            epoch: 1-based within the stage.
+            skip: Draws to leave out at its beginning: they were made before an interruption.
+        """
+        self._stage_index, self._epoch, self._skip = stage_index, epoch, skip
 
     def __len__(self) -> int:
         return self._num_samples
 
     def __iter__(self) -> Iterator[int]:
+        return islice(self._draws(), self._skip, None)
+
+    def _draws(self) -> Iterator[int]:
+        """Draw a whole epoch."""
         seed = derive_seed(self._seed, "order", self._stage_index, self._epoch)
         generator = torch.Generator().manual_seed(seed)
         if self._weights is None:
@@ -270,6 +283,23 @@ def make_loader(
     )
 
 
+def batches_of(loader: Iterable[Any]) -> Iterator[Any]:
+    """Give the batches of a loader; where one of its processes was killed, one sentence says so.
+
+    Raises:
+        FinetuneError: A process that decodes was killed.
+    """
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise FinetuneError(
+            "a process that decodes images was killed: often memory or /dev/shm did not suffice",
+            hint="--set runtime.workers=0 decodes without further processes",
+        ) from error
+
+
 def choose_workers(num_cpus: int, num_samples: int) -> Choice[int]:
     """Choose how many processes decode; the result of a run does not depend on it.
 
@@ -308,7 +338,11 @@ def _num_cores() -> int:
 
 
 def _start_worker(_: int) -> None:
-    """Keep OpenCV to one thread: its pool does not survive a fork, and every core has a worker."""
+    """Set a worker up: the process that it serves answers Ctrl-C, and ends it.
+
+    OpenCV keeps to one thread: its pool does not survive a fork, and every core has a worker.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     opencv = sys.modules.get("cv2")
     if opencv is not None:
         opencv.setNumThreads(0)

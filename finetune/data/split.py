@@ -23,7 +23,7 @@ from finetune.runtime.files import write_text
 from finetune.runtime.seeds import derive_seed
 from finetune.types import Index, Sample, Split
 
-__all__ = ["read_split", "split_index", "write_split"]
+__all__ = ["read_split", "split_index", "split_text", "write_split"]
 
 _FEWEST = 3  # images of a class; fewer stay in train
 _COLUMNS = ("path", "label", "split", "group")
@@ -90,12 +90,17 @@ def write_split(index: Index, path: Path) -> None:
     Raises:
         FinetuneError: The disk is full or the folder cannot be written.
     """
+    write_text(path, split_text(index))
+
+
+def split_text(index: Index) -> str:
+    """Give the split as CSV, in the order of the samples."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for sample in index.samples:
         writer.writerow((sample.name, sample.label, sample.split, sample.group or ""))
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
 def read_split(path: Path, root: Path) -> dict[str, Split]:

@@ -18,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from finetune.data.decode import UnreadableImageError, decode, to_image
+from finetune.data.loading import batches_of
 from finetune.model.family import find_family
 from finetune.model.fuse import fused
 from finetune.types import Outputs
@@ -82,7 +83,7 @@ def predict(
     errors: dict[int, str] = {}
     network = _ready(bundle.network, options.device)
     done = 0
-    for positions, batch, reasons in _loader(bundle, items, options):
+    for positions, batch, reasons in batches_of(_loader(bundle, items, options)):
         errors.update(reasons)
         if positions:
             probs[positions] = _probabilities(network, bundle, batch.to(options.device))

@@ -214,6 +214,9 @@ class TrainingSection(Section):
     sampler: Literal["shuffle", "balanced"] = Field(
         "shuffle", description="balanced draws every class equally often, with repetition."
     )
+    max_skipped: WholeNumber = Field(
+        0, ge=0, description="Batches an epoch that may be left out since their loss is not finite."
+    )
     ema: Annotated[Number, Field(gt=0, lt=1)] | None = Field(
         None, description="Decay of an exponential moving average of the weights; it is evaluated."
     )
@@ -228,6 +231,13 @@ class RuntimeSection(Section):
     workers: Workers | Auto = Field(
         "auto", description="Processes that decode; the result does not depend on it."
     )
+    checkpoint_share: Number = Field(
+        0.02,
+        ge=0,
+        le=1,
+        description="Largest share of the time that checkpoints may take; 0 writes none.",
+    )
+    checkpoint_gib: Number = Field(20.0, ge=0, description="Of disk for checkpoints.")
 
 
 class EvaluateSection(Section):

@@ -50,8 +50,8 @@ def with_value(values: Any, path: str, value: Any) -> Any:
     """Give a copy of nested values in which one value is set.
 
     A word on the way makes room for what it stands for (`head: linear` for `{kind: linear}`),
-    another `kind` leaves nothing of the former one, and a mapping that is missing is made, of what it
-    would be by default if it is a component.
+    another `kind` leaves nothing of the former one, and a mapping that is missing is made: of a
+    component, what it is by default.
 
     Raises:
         RecipeError: The path leads into a list at no entry, or into a value that holds none.

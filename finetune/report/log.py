@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from finetune.train.events import EpochEnded, Progressed
+from finetune.train.events import EpochEnded, Progressed, Resumed
 
 if TYPE_CHECKING:
     from finetune.runtime.folder import RunFolder
@@ -51,7 +51,11 @@ class RunLog:
         self._folder.append_event(row)
         if isinstance(event, EpochEnded):
             self._epochs.append(event)
-            self._folder.write_text("history.csv", history_csv(self._epochs))
+        elif isinstance(event, Resumed):
+            self._epochs = list(event.history)
+        else:
+            return
+        self._folder.write_text("history.csv", history_csv(self._epochs))
 
     def open(self, folder: RunFolder) -> None:
         """Begin to write into a folder, with what has waited first."""

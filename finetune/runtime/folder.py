@@ -34,6 +34,11 @@ class RunFolder:
         """Folder of the saved model."""
         return self.path / "model"
 
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of what an interrupted run goes on from."""
+        return self.path / "checkpoints"
+
     def write_text(self, name: str, text: str) -> None:
         """Write a text file whole or not at all."""
         write_text(self.path / name, text)

@@ -42,14 +42,15 @@ class Best:
     Attributes:
         select_by: The selection figure, such as `val_macro_f1`.
         candidate: Where the best weights come from; None before the first offer.
+        weights: The state of the network with them; empty before the first offer.
     """
 
     select_by: str
     candidate: Candidate | None = None
-    _state: dict[str, torch.Tensor] = field(default_factory=dict)
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
-    def offer(self, candidate: Candidate, weights: nn.Module) -> bool:
-        """Keep a copy of these weights if they are the best so far; say whether they are.
+    def offer(self, candidate: Candidate, network: nn.Module) -> bool:
+        """Keep a copy of a network's weights if they are the best so far; say whether they are.
 
         Without a figure (NaN: no validation part) the latest weights are the best. Adapters are
         merged in what is kept, so that it fits the network without them.
@@ -57,16 +58,16 @@ class Best:
         if self.candidate is not None and not self._is_better(candidate, self.candidate):
             return False
         self.candidate = candidate
-        self._state = {
+        self.weights = {
             name: tensor.detach().to("cpu", copy=True)
-            for name, tensor in plain_state(weights).items()
+            for name, tensor in plain_state(network).items()
         }
         return True
 
     def restore(self, network: nn.Module) -> None:
         """Load the best weights into a network."""
-        if self._state:
-            network.load_state_dict(self._state)
+        if self.weights:
+            network.load_state_dict(self.weights)
 
     def _is_better(self, new: Candidate, old: Candidate) -> bool:
         """Compare by the figure, then by log loss; a later one without figures wins."""

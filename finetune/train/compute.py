@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from finetune.data.loading import batches_of
 from finetune.model.store import StoreKey, image_id, open_store
 from finetune.model.store_key import device_kind
 from finetune.train.events import progress_events
@@ -136,8 +137,9 @@ class Computing:
         self.num_found += len(wanted) - len(missing)
         session, device = self._session, self._session.accelerator.device
         report = progress_events("features", session.on_event)
+        loader = part.views([row for row, _ in missing]) if missing else ()
         done = 0
-        for images, _, indices in part.views([row for row, _ in missing]) if missing else ():
+        for images, _, indices in batches_of(loader):
             inputs = session.preprocessing.normalize(images.to(device))
             with self._precision():
                 crossing = self._frozen.compute(inputs)

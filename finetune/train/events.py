@@ -19,6 +19,7 @@ __all__ = [
     "OnEvent",
     "Progressed",
     "RecipeResolved",
+    "Resumed",
     "RunEnded",
     "RunStarted",
     "StageEnded",
@@ -187,6 +188,23 @@ class EpochEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """A run goes on from a checkpoint.
+
+    Attributes:
+        stage: The stage that was under way.
+        epoch: Its epoch, 1-based.
+        num_batches: Batches of the epoch that were done.
+        history: The epochs that were over.
+    """
+
+    stage: str
+    epoch: int
+    num_batches: int
+    history: tuple[EpochEnded, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class StageEnded:
     """A stage is over.
 
@@ -224,6 +242,7 @@ Event = (
     | FrozenLayers
     | Progressed
     | RecipeResolved
+    | Resumed
     | RunEnded
     | RunStarted
     | StageEnded

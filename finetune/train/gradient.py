@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,13 +14,16 @@ import torch
 from torch import nn
 
 from finetune.components.metrics import is_loss
+from finetune.runtime.interrupts import interrupts_deferred
 from finetune.torchvision_ops import register_missing_ops
-from finetune.train.events import FrozenLayers, progress_events
+from finetune.train.checkpoint import Keeper
+from finetune.train.events import FrozenLayers, Warned, progress_events
 from finetune.train.freeze import Freezing
-from finetune.train.loop import EpochSeed, Stepper, train_epoch, validate
+from finetune.train.loop import EpochSeed, Stepper, Tally, train_epoch, validate
 from finetune.train.once import Once, compute_once
 from finetune.train.optim import make_optimizer, make_schedule
 from finetune.train.session import UNKNOWN, Epoch, Session, figures_of, offer
+from finetune.train.state import restore_stepper, session_state, stepper_state
 from finetune.train.stored import FromStored
 
 if TYPE_CHECKING:
@@ -30,10 +33,52 @@ if TYPE_CHECKING:
 __all__ = ["train_stage"]
 
 
+@dataclass(slots=True)
+class Course:
+    """Where a gradient stage stands.
+
+    Attributes:
+        stage_index: 0-based position of the stage.
+        epoch: 1-based epoch that is under way.
+        tally: How far it is.
+        best: The best figure that early stopping has seen.
+        num_waited: Epochs since.
+        note: How the stage ended; empty while it goes on.
+    """
+
+    stage_index: int
+    epoch: int = 1
+    tally: Tally = field(default_factory=Tally)
+    best: float = UNKNOWN
+    num_waited: int = 0
+    note: str = ""
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Course:
+        """Make one of the values that `asdict` gave."""
+        return cls(**{**values, "tally": Tally(**values["tally"])})
+
+    def begin_next(self) -> None:
+        """Go on to the next epoch."""
+        self.epoch, self.tally = self.epoch + 1, Tally(num_pieces=self.tally.num_pieces)
+
+    def has_stalled(self, stopping: EarlyStopping | None, figures: Mapping[str, float]) -> bool:
+        """Take the figures of an epoch; say whether the stage shall end without improvement."""
+        if stopping is None:
+            return False
+        score = figures.get(stopping.metric, UNKNOWN)
+        gain = self.best - score if is_loss(stopping.metric) else score - self.best
+        if math.isnan(self.best) or gain > stopping.min_delta:
+            self.best, self.num_waited = score, 0
+        else:
+            self.num_waited += 1
+        return self.num_waited >= stopping.patience
+
+
 def train_stage(
     session: Session, stage: ResolvedStage, freezing: Freezing, *, stage_index: int
 ) -> str:
-    """Train by gradient for the epochs of a stage.
+    """Train by gradient for the epochs of a stage, from where an interruption left it.
 
     Returns:
         A note on how it ended; empty where it ran its epochs.
@@ -41,64 +86,81 @@ def train_stage(
     Raises:
         TrainingError: The loss is not finite, or memory does not suffice.
     """
+    course = Course(stage_index)
     with ExitStack() as held:
         found = compute_once(session, stage, held)
         if found.reason:
             session.on_event(FrozenLayers(stage.name, found.value is not None, found.reason))
-        return _train(session, stage, _prepare(session, stage, freezing, found.value), stage_index)
+        work = _prepare(session, stage, freezing, found.value)
+        if session.resumed is not None:
+            restore_stepper(work.stepper, session.resumed)
+            course = Course.read(session.resumed["course"])
+            session.resumed = None
+        _train(session, stage, work, course)
+    return course.note
 
 
-def _train(session: Session, stage: ResolvedStage, work: _Work, stage_index: int) -> str:
-    """Run the epochs of a stage; say how it ended."""
+def _train(session: Session, stage: ResolvedStage, work: _Work, course: Course) -> None:
+    """Run the epochs of a stage that are left."""
     stepper = work.stepper
-    patience = _Patience(stage.early_stopping)
-    note = ""
-    for number in range(1, stage.epochs + 1):
+    keeper = Keeper(session.checkpoints, lambda: _state(session, work, course))
+    while course.epoch <= stage.epochs and not course.note:
         started = time.perf_counter()
-        work.begin_epoch(stage_index, number)
-        seed = EpochSeed(session.recipe.seed, stage_index, number, stage.name)
-        report = progress_events("train", session.on_event)
-        result = train_epoch(stepper, work.train, seed, progress=report)
-        session.num_steps += result.num_steps
+        _run_epoch(session, work, course, keeper)
         weights = stepper.ema.module if stepper.ema is not None else session.network
-        figures = _validate(session, work)
+        with keeper.interruptions_saved():
+            figures = _validate(session, work)
+        session.num_steps += course.tally.num_steps
         epoch = Epoch(
             stage=stage.name,
-            number=number,
-            train_loss=result.loss,
-            images_per_second=result.images_per_second,
+            number=course.epoch,
+            train_loss=course.tally.loss,
+            images_per_second=course.tally.images_per_second,
             figures=figures,
             lr=max(group["lr"] for group in stepper.optimizer.param_groups),
             seconds=time.perf_counter() - started,
         )
         offer(session, epoch, weights)
-        if patience.is_over(figures):
-            note = f"stopped early after epoch {number}; "
-            break
+        if course.has_stalled(stage.early_stopping, figures):
+            course.note = f"stopped early after epoch {course.epoch}; "
+        course.begin_next()
+        keeper.look()
     session.accelerator.unwrap_model(stepper.network, keep_fp32_wrapper=False)
     session.accelerator.free_memory()
-    return note
 
 
-class _Patience:
-    """Counts the epochs of a stage without improvement."""
+def _run_epoch(session: Session, work: _Work, course: Course, keeper: Keeper) -> None:
+    """Train for what is left of an epoch; an interruption waits for the end of a step."""
+    recipe, tally = session.recipe, course.tally
+    stage = recipe.stages[course.stage_index]
+    seed = EpochSeed(recipe.seed, course.stage_index, course.epoch, stage.name)
+    skip = tally.num_batches * recipe.training.batch_size
+    work.begin_epoch(course.stage_index, course.epoch, skip=skip)
+    with interrupts_deferred() as request:
 
-    def __init__(self, stopping: EarlyStopping | None) -> None:
-        self._stopping = stopping
-        self._best = UNKNOWN
-        self._waited = 0
+        def after_step() -> None:
+            if request.is_made:
+                keeper.save()
+                raise KeyboardInterrupt
+            keeper.look()
 
-    def is_over(self, figures: Mapping[str, float]) -> bool:
-        """Take the figures of an epoch; say whether the stage shall end."""
-        if self._stopping is None:
-            return False
-        score = figures.get(self._stopping.metric, UNKNOWN)
-        gain = self._best - score if is_loss(self._stopping.metric) else score - self._best
-        if math.isnan(self._best) or gain > self._stopping.min_delta:
-            self._best, self._waited = score, 0
-        else:
-            self._waited += 1
-        return self._waited >= self._stopping.patience
+        train_epoch(
+            work.stepper,
+            work.train,
+            seed,
+            tally=tally,
+            after_step=after_step,
+            progress=progress_events("train", session.on_event),
+        )
+
+
+def _state(session: Session, work: _Work, course: Course) -> dict[str, Any]:
+    """Take everything that what comes next depends on."""
+    return {
+        "course": asdict(course),
+        **session_state(session),
+        **stepper_state(work.stepper, session.network),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +179,7 @@ class _Work:
     train: Any
     val: Any
     judged: nn.Module
-    begin_epoch: Callable[[int, int], None]
+    begin_epoch: Callable[..., None]
 
 
 def _prepare(
@@ -141,11 +203,14 @@ def _prepare(
         schedule=schedule,
         loss=_make_loss(session).to(accelerator.device),
         normalize=session.preprocessing.normalize if once is None else _as_it_is,
+        names=[sample.name for sample in inputs.train_part.samples],
+        warn=lambda message: session.on_event(Warned(message)),
         mix=_make_mix(session),
         clip_norm=training.clip_norm,
         ema=ema,
         averaged=session.network,
         batch_norm=stage.batch_norm,
+        max_skipped=training.max_skipped,
     )
     if once is None:
         return _Work(stepper, train, inputs.val, averaged, inputs.begin_epoch)

@@ -83,10 +83,10 @@ class Inputs:
         val = None if self.val is None else accelerator.prepare(self.val)
         return replace(self, train=accelerator.prepare(self.train), val=val)
 
-    def begin_epoch(self, stage_index: int, epoch: int) -> None:
-        """Tell order and augmentation which epoch comes next."""
+    def begin_epoch(self, stage_index: int, epoch: int, *, skip: int = 0) -> None:
+        """Tell order and augmentation which epoch comes next, and how many draws are behind."""
         self.train_images.begin_epoch(stage_index, epoch)
-        self.sampler.begin_epoch(stage_index, epoch)
+        self.sampler.begin_epoch(stage_index, epoch, skip=skip)
 
 
 def make_inputs(

@@ -1,14 +1,16 @@
 """One epoch of gradient steps and one pass of validation, through Accelerate.
 
 Every step is seeded by (seed, stage, epoch, step), so that dropout, drop path and mixup do not
-depend on what ran before. A non-finite loss stops the run before the step that would spread it.
+depend on what ran before: an epoch can be taken up at any step. A loss or a gradient that is not
+finite stops the run before the step that would spread it. Where memory does not suffice for a
+batch, its gradient is computed in pieces that add up to it, so that batch size and rate stay.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from finetune.errors import TrainingError
+from finetune.data.loading import batches_of
+from finetune.errors import TrainingError, join_names
 from finetune.runtime.seeds import derive_seed
 from finetune.train.freeze import BatchNormMode, set_modes
 
@@ -29,10 +32,10 @@ if TYPE_CHECKING:
 
     from finetune.types import Progress
 
-__all__ = ["EpochResult", "EpochSeed", "Stepper", "train_epoch", "validate"]
+__all__ = ["EpochSeed", "Stepper", "Tally", "train_epoch", "validate"]
 
-Batch = tuple[torch.Tensor, torch.Tensor]
-MixBatch = Callable[[torch.Tensor, torch.Tensor], Batch]
+Batch = tuple[Any, torch.Tensor, torch.Tensor]  # images or what crosses, labels, positions
+MixBatch = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,26 @@ class EpochSeed:
     stage_index: int
     epoch: int
     stage: str
+
+    def at(self, step: int) -> StepSeed:
+        """Give what the randomness of a step is a function of."""
+        return StepSeed(self.seed, self.stage_index, self.epoch, self.stage, step)
+
+
+@dataclass(frozen=True, slots=True)
+class StepSeed(EpochSeed):
+    """What the randomness of a step is a function of; steps are counted from 0."""
+
+    step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a batch, and what its mean loss is worth in the mean of the whole."""
+
+    inputs: Any
+    targets: torch.Tensor
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +79,14 @@ class Stepper:
         schedule: Stepped once an optimiser step.
         loss: From logits and targets to a scalar.
         normalize: From what is read, such as uint8 images, to the network's input, on the device.
+        names: Of the training images, by position.
+        warn: Receives what a person should know.
         mix: Mixes images and labels of a batch; None where the recipe does not.
         clip_norm: Largest norm of the gradient; None for no limit.
         ema: Moving average of the weights; None where the recipe has none.
         averaged: The network that it is the average of.
         batch_norm: Mode of trained batch normalisations.
+        max_skipped: Batches of an epoch that may be left out since they are not finite.
     """
 
     accelerator: Accelerator
@@ -69,58 +95,92 @@ class Stepper:
     schedule: LambdaLR
     loss: nn.Module
     normalize: Callable[[Any], Any]
+    names: Sequence[str]
+    warn: Callable[[str], None]
     mix: MixBatch | None = None
     clip_norm: float | None = None
     ema: ModelEmaV3 | None = None
     averaged: nn.Module | None = None
     batch_norm: BatchNormMode = "trained"
+    max_skipped: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class EpochResult:
-    """What an epoch of training gave.
+@dataclass(slots=True)
+class Tally:
+    """How far an epoch is, and what it gave so far.
 
     Attributes:
-        loss: Mean over images.
-        num_steps: Optimiser steps.
-        images_per_second: Training images per second.
+        num_batches: Batches that are done.
+        num_steps: Optimiser steps among them.
+        num_images: Images of this process.
+        loss_sum: Of the loss over images.
+        seconds: Spent on them.
+        num_skipped: Batches left out since their loss or gradient was not finite.
+        num_pieces: In which a batch is computed, since memory did not suffice for the whole.
     """
 
-    loss: float
-    num_steps: int
-    images_per_second: float
+    num_batches: int = 0
+    num_steps: int = 0
+    num_images: int = 0
+    loss_sum: float = 0.0
+    seconds: float = 0.0
+    num_skipped: int = 0
+    num_pieces: int = 1
+
+    @property
+    def loss(self) -> float:
+        """The mean over images."""
+        return self.loss_sum / max(1, self.num_images)
+
+    @property
+    def images_per_second(self) -> float:
+        """Training images of this process per second."""
+        return self.num_images / max(self.seconds, 1e-9)
 
 
 def train_epoch(
-    stepper: Stepper, loader: Any, seed: EpochSeed, *, progress: Progress | None = None
-) -> EpochResult:
-    """Train for one pass over a loader of (images, labels, positions).
+    stepper: Stepper,
+    loader: Any,
+    seed: EpochSeed,
+    *,
+    tally: Tally,
+    after_step: Callable[[], None] | None = None,
+    progress: Progress | None = None,
+) -> None:
+    """Train for what is left of one pass over a loader of (images, labels, positions).
+
+    Args:
+        stepper: What a step needs.
+        loader: The batches that are left: `tally.num_batches` of the epoch are behind.
+        seed: What randomness is a function of.
+        tally: Kept up to date; new for an epoch that begins.
+        after_step: Called after each optimiser step, when everything is in order.
+        progress: Called with images done and images in all.
 
     Raises:
-        TrainingError: The loss is not finite, or memory does not suffice for a batch.
+        TrainingError: The loss is not finite, or memory does not suffice for one image.
     """
     accelerator = stepper.accelerator
     set_modes(accelerator.unwrap_model(stepper.network), stepper.batch_norm)
-    total, losses, images_done, num_steps = len(loader.dataset), 0.0, 0, 0
-    started = time.perf_counter()
-    for step, (images, labels, _) in enumerate(loader):
-        torch.manual_seed(derive_seed(seed.seed, "step", seed.stage_index, seed.epoch, step))
-        with accelerator.accumulate(stepper.network), _memory_named(len(labels), seed):
-            loss = _loss(stepper, images, labels)
-            if not torch.isfinite(loss):
-                raise _not_finite(loss, seed, step)
-            accelerator.backward(loss)
-            num_steps += _step(stepper)
-        losses += loss.item() * len(labels)
-        images_done += len(labels)
+    total = len(loader.dataset)
+    started = time.perf_counter() - tally.seconds
+    for step, batch in enumerate(batches_of(loader), start=tally.num_batches):
+        with accelerator.accumulate(stepper.network):
+            loss = _backward(stepper, batch, seed.at(step), tally)
+            is_finite = math.isfinite(loss) and _clip(stepper)
+            if not is_finite:
+                _leave_out(stepper, batch, seed.at(step), tally, loss)
+            elif accelerator.sync_gradients:
+                tally.num_steps += _step(stepper)
+        tally.num_batches += 1
+        if is_finite:
+            tally.num_images += len(batch[1])
+            tally.loss_sum += loss * len(batch[1])
+        tally.seconds = time.perf_counter() - started
         if progress:
-            progress(min(images_done * accelerator.num_processes, total), total)
-    seconds = time.perf_counter() - started
-    return EpochResult(
-        loss=losses / max(1, images_done),
-        num_steps=num_steps,
-        images_per_second=images_done * accelerator.num_processes / max(seconds, 1e-9),
-    )
+            progress(min(tally.num_images * accelerator.num_processes, total), total)
+        if after_step and accelerator.sync_gradients:
+            after_step()
 
 
 @torch.inference_mode()
@@ -130,7 +190,7 @@ def validate(
     """Compute probabilities (N, K) float32 and labels (N,) over a loader, in eval mode."""
     network.eval()
     total, rows, all_labels = len(loader.dataset), [], []
-    for images, labels, _ in loader:
+    for images, labels, _ in batches_of(loader):
         with stepper.accelerator.autocast():
             logits = network(stepper.normalize(images))
         probs = logits.float().softmax(dim=1)
@@ -142,57 +202,108 @@ def validate(
     return np.concatenate(rows), np.concatenate(all_labels)
 
 
-def _loss(stepper: Stepper, images: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Run a batch forward: mixing, the network, the loss in float32."""
-    inputs = stepper.normalize(images)
-    targets = labels
-    if stepper.mix is not None and len(labels) > 1:
-        inputs, targets = stepper.mix(inputs, labels)
-    loss: torch.Tensor = stepper.loss(stepper.network(inputs).float(), targets)
-    return loss
+def _backward(stepper: Stepper, batch: Batch, at: StepSeed, tally: Tally) -> float:
+    """Add the gradient of a batch; give its loss. What does not fit into memory is cut in two."""
+    num_images = len(batch[1])
+    while True:
+        torch.manual_seed(derive_seed(at.seed, "step", at.stage_index, at.epoch, at.step))
+        try:
+            return sum(
+                _piece(stepper, piece) for piece in _pieces(stepper, batch, tally.num_pieces)
+            )
+        except RuntimeError as error:  # also torch.OutOfMemoryError
+            if not _is_lack_of_memory(error):
+                raise
+            if (
+                tally.num_pieces >= num_images
+                or stepper.accelerator.gradient_accumulation_steps > 1
+            ):
+                raise _no_memory(num_images, at) from error
+        stepper.optimizer.zero_grad()
+        tally.num_pieces *= 2
+        stepper.warn(
+            f"no memory for a batch of {num_images} images in stage {at.stage!r}: from here on it "
+            f"is computed in {tally.num_pieces} pieces, and steps as before"
+        )
+
+
+def _pieces(stepper: Stepper, batch: Batch, number: int) -> Iterator[Piece]:
+    """Normalise and mix a batch, and cut it into pieces with their shares of the loss."""
+    inputs, targets = stepper.normalize(batch[0]), batch[1]
+    if stepper.mix is not None and len(targets) > 1:
+        inputs, targets = stepper.mix(inputs, targets)
+    if number == 1:
+        yield Piece(inputs, targets, 1.0)
+        return
+    weights = getattr(stepper.loss, "weight", None)
+    mass = torch.ones(len(targets)) if weights is None or targets.ndim > 1 else weights[targets]
+    for rows in torch.arange(len(targets), device=targets.device).tensor_split(number):
+        some = _rows(inputs, rows)
+        yield Piece(some, targets[rows], float(mass[rows.to(mass.device)].sum() / mass.sum()))
+
+
+def _piece(stepper: Stepper, piece: Piece) -> float:
+    """Run a piece forward and backward; give its share of the loss of its batch."""
+    logits = stepper.network(piece.inputs).float()
+    loss = stepper.loss(logits, piece.targets) * piece.share
+    if torch.isfinite(loss):
+        stepper.accelerator.backward(loss)
+    return float(loss.item())
+
+
+def _rows(inputs: Any, rows: torch.Tensor) -> Any:
+    """Take some rows of a batch of images, or of what frozen layers gave for them."""
+    if isinstance(inputs, tuple):
+        return tuple(part[rows] for part in inputs)
+    return inputs[rows]
+
+
+def _clip(stepper: Stepper) -> bool:
+    """Clip the gradient where a step is due; say whether it is finite (a scaler sees to it)."""
+    accelerator = stepper.accelerator
+    if not accelerator.sync_gradients:
+        return True
+    limit = math.inf if stepper.clip_norm is None else stepper.clip_norm
+    norm = accelerator.clip_grad_norm_(stepper.network.parameters(), limit)
+    return accelerator.scaler is not None or bool(torch.isfinite(norm))
+
+
+def _leave_out(stepper: Stepper, batch: Batch, at: StepSeed, tally: Tally, loss: float) -> None:
+    """Leave a batch out that is not finite, or end the run before its step."""
+    stepper.optimizer.zero_grad()
+    what = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+    where = f"in stage {at.stage!r}, epoch {at.epoch}, step {at.step + 1}"
+    images = f"its images: {join_names([stepper.names[index] for index in batch[2].tolist()])}"
+    if tally.num_skipped >= stepper.max_skipped:
+        raise TrainingError(
+            f"{what} {where}; training stopped before that step; {images}",
+            hint="lower the stage's lr, or give training.clip_norm: 1.0",
+        )
+    tally.num_skipped += 1
+    stepper.warn(f"{what} {where}; the batch is left out; {images}")
 
 
 def _step(stepper: Stepper) -> int:
-    """Step the optimiser where gradients are complete; give the number of steps made."""
+    """Step the optimiser; give the number of steps made."""
     accelerator = stepper.accelerator
-    if accelerator.sync_gradients and stepper.clip_norm is not None:
-        accelerator.clip_grad_norm_(stepper.network.parameters(), stepper.clip_norm)
     stepper.optimizer.step()
     stepper.optimizer.zero_grad()
-    if not accelerator.sync_gradients:
-        return 0
     if not accelerator.optimizer_step_was_skipped:
         stepper.schedule.step()
     if stepper.ema is not None:
-        stepper.ema.update(stepper.averaged)
+        # timm warms up by the step that it is told; untold it would average from the start.
+        stepper.ema.update(stepper.averaged, step=stepper.schedule.last_epoch)
     return 1
 
 
-def _not_finite(loss: torch.Tensor, seed: EpochSeed, step: int) -> TrainingError:
-    """Say where the loss left the finite numbers."""
-    return TrainingError(
-        f"the loss is {loss.item()} in stage {seed.stage!r}, epoch {seed.epoch}, step {step + 1}; "
-        "training stopped before that step",
-        hint="lower the stage's lr, or give training.clip_norm: 1.0",
-    )
+def _is_lack_of_memory(error: RuntimeError) -> bool:
+    """Whether an allocator gave up: torch's own error, or what its CPU allocator says."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-@contextmanager
-def _memory_named(num_images: int, seed: EpochSeed) -> Iterator[None]:
-    """Turn a lack of memory into one sentence that names the batch tried."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise _no_memory(num_images, seed) from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):  # torch's CPU allocator
-            raise
-        raise _no_memory(num_images, seed) from error
-
-
-def _no_memory(num_images: int, seed: EpochSeed) -> TrainingError:
+def _no_memory(num_images: int, at: StepSeed) -> TrainingError:
     """Name the stage and the batch for which memory did not suffice."""
     return TrainingError(
-        f"no memory for a batch of {num_images} images in stage {seed.stage!r}",
+        f"no memory for a batch of {num_images} images in stage {at.stage!r}",
         hint=f"--set training.batch_size={max(1, num_images // 2)} --set training.accumulate=2",
     )

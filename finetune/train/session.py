@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from finetune.components.preprocess import Preprocessing
     from finetune.model.network import Network
     from finetune.recipe.schema import ResolvedRecipe
+    from finetune.train.checkpoint import Checkpoints
     from finetune.train.events import OnEvent
     from finetune.train.inputs import Inputs
 
@@ -30,7 +32,23 @@ UNKNOWN = float("nan")
 
 @dataclass(slots=True)
 class Session:
-    """What the stages share while they run."""
+    """What the stages share while they run.
+
+    Attributes:
+        network: In training.
+        recipe: What to do.
+        inputs: What is read.
+        preprocessing: Normalises batches.
+        accelerator: Places them.
+        on_event: Receives what happens.
+        best: The best weights so far.
+        checkpoints: Where the state of training is kept; None to keep none.
+        resumed: The state that the run goes on from, until its stage has taken it up.
+        num_steps: Optimiser steps of the epochs that are over.
+        history: The epochs that are over.
+        seconds: What each stage cost, by name.
+        probe: Its validation accuracy and the seconds it cost.
+    """
 
     network: Network
     recipe: ResolvedRecipe
@@ -39,10 +57,24 @@ class Session:
     accelerator: Accelerator
     on_event: OnEvent
     best: Best
+    checkpoints: Checkpoints | None = None
+    resumed: Mapping[str, Any] | None = None
     num_steps: int = 0
     history: list[EpochEnded] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     probe: tuple[float, float] | None = None
+    _stage: str = ""
+    _counted_at: float = 0.0
+
+    def begin(self, stage: str) -> None:
+        """Begin to count what a stage costs; what it cost before an interruption is counted."""
+        self._stage, self._counted_at = stage, time.perf_counter()
+
+    def count_seconds(self) -> None:
+        """Bring the cost of the stage under way up to date."""
+        now = time.perf_counter()
+        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._counted_at
+        self._counted_at = now
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,11 +105,11 @@ class ViewSampler(Sampler[Row]):
         self._seed = seed
         self._epoch = (0, 0)
 
-    def begin_epoch(self, stage_index: int, epoch: int) -> None:
-        """Tell which epoch comes next."""
+    def begin_epoch(self, stage_index: int, epoch: int, *, skip: int = 0) -> None:
+        """Tell which epoch comes next, and how many draws of it are behind."""
         self._epoch = (stage_index, epoch)
         if self._images is not None:
-            self._images.begin_epoch(stage_index, epoch)
+            self._images.begin_epoch(stage_index, epoch, skip=skip)
 
     @property
     def is_of_training(self) -> bool:

@@ -212,8 +212,9 @@ def test_loss_that_leaves_the_numbers_stops_before_the_step(
             model={"backbone": "test_resnet", "weights": str(tmp_path / "w.safetensors")},
             stages=[{"name": "full", "train": "all", "epochs": 1}],
         )
-    assert caught.value.message == (
-        "the loss is nan in stage 'full', epoch 1, step 1; training stopped before that step"
+    assert caught.value.message.startswith(
+        "the loss is nan in stage 'full', epoch 1, step 1; training stopped before that step; "
+        "its images: "
     )
     assert caught.value.hint == "lower the stage's lr, or give training.clip_norm: 1.0"
     assert caught.value.exit_code == 5

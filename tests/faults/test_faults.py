@@ -1,0 +1,37 @@
+"""A sample of the faults that `make faults` does to runs: each is named, and nothing is lost."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import faults
+import kills
+
+pytestmark = pytest.mark.slow  # each starts several processes that train
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos, a recipe and the run that nobody touches."""
+    folder = tmp_path_factory.mktemp("faults")
+    kills.make_whole(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", list(faults.FAULTS))
+def test_a_fault_is_named_and_the_resumed_run_is_the_same(work: Path, name: str) -> None:
+    fault, exit_code, sentence = faults.FAULTS[name]
+    harmed = faults.survive(work, name.replace(" ", "-"), fault)
+    assert harmed.exit_code == exit_code, harmed.said
+    assert sentence in harmed.said
+    assert "Traceback" not in harmed.said
+    assert harmed.is_same
+
+
+def test_runs_killed_at_random_moments_end_as_if_they_had_not_been(tmp_path: Path) -> None:
+    outcomes = kills.kill_often(tmp_path, 3, seed=1)
+    assert len(outcomes) == 3
+    assert all(outcome.is_same for outcome in outcomes), outcomes
