@@ -62,7 +62,6 @@ Place = Literal["memory", "disk", "none"]
 _FORMAT = 1  # of the files; part of a store's name, so another format is another store
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _KEPT_FREE_BYTES = 2 * GIB  # of the disk: for the run folder and for everybody else
-_MEMORY_SHARE = 0.5  # of the free memory: training and other processes need the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +69,13 @@ class Budgets:
     """What stored activations may take.
 
     Attributes:
-        disk_bytes: All stores on disk together.
-        memory_bytes: One store in memory; None for half of what is free when it is chosen.
+        disk_bytes: All stores on disk together; 0 for none there.
+        memory_share: One store in memory, as a share of what is free when it is chosen, in [0, 1];
+            training and other processes need the rest.
     """
 
     disk_bytes: int = DEFAULT_CACHE_BYTES
-    memory_bytes: int | None = None
+    memory_share: float = 0.5
 
 
 def num_bytes_per_image(shapes: Sequence[Shape], dtype: Dtype) -> int:
@@ -119,7 +119,7 @@ def choose_place(
     else:
         kept = size_words(_KEPT_FREE_BYTES)
         reason = f"the disk has {size_words(free_disk)} free, of which {kept} stay free"
-    most = _memory_budget(budgets, free_memory)
+    most = int(budgets.memory_share * free_memory)
     if needed <= most:
         return Choice(
             "memory", f"{size} in memory, of {size_words(most)} that may be used: {reason}"
@@ -155,13 +155,13 @@ def open_store(
     layout = _Layout(tuple(map(tuple, shapes)), key.dtype, key.memory_format == "channels_last")
     if not all(map(math.prod, layout.shapes)) or not layout.shapes:
         raise ValueError(f"there is nothing to store in shapes {layout.shapes}")
-    reason = "asked for"
-    if place == "disk":
+    reason = "asked for" if place == "memory" else "the budget on disk is 0 B"
+    if place == "disk" and limits.disk_bytes:
         try:
             return _open_on_disk(key, layout, label, limits, folder or stores_folder())
         except FinetuneError as error:
             reason = error.message
-    most = _memory_budget(limits, free_memory())
+    most = int(limits.memory_share * free_memory())
     records = RecordMemory(layout.num_bytes, budget_bytes=most)
     return ActivationStore(records, layout, Choice("memory", f"in memory: {reason}"), ExitStack())
 
@@ -349,10 +349,3 @@ def _open_on_disk(
         except OSError as error:
             raise FinetuneError(f"cannot write {hold.path}: {error.strerror or error}") from error
         return ActivationStore(records, layout, Choice("disk", f"in {hold.path}"), held.pop_all())
-
-
-def _memory_budget(budgets: Budgets, free_memory: int) -> int:
-    """Give the bytes that a store in memory may take."""
-    if budgets.memory_bytes is not None:
-        return min(budgets.memory_bytes, free_memory)
-    return int(_MEMORY_SHARE * free_memory)

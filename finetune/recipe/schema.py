@@ -231,6 +231,15 @@ class RuntimeSection(Section):
     workers: Workers | Auto = Field(
         "auto", description="Processes that decode; the result does not depend on it."
     )
+    cache_gib: Number = Field(
+        10.0,  # 50,000 images of 200 KiB, or 2 million of 5 KiB
+        ge=0,
+        description="Of disk for all that frozen layers computed, which runs share; 0 stores "
+        "nothing there.",
+    )
+    cache_memory_share: Number = Field(
+        0.5, ge=0, le=1, description="Of free memory for it, where the disk has no room."
+    )
     checkpoint_share: Number = Field(
         0.02,
         ge=0,

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from finetune.data.loading import batches_of
-from finetune.model.store import StoreKey, image_id, open_store
+from finetune.model.store import Budgets, StoreKey, image_id, open_store
 from finetune.model.store_key import device_kind
+from finetune.runtime.space import GIB
 from finetune.train.events import progress_events
 from finetune.train.stored import Row, StoredViews
 
 if TYPE_CHECKING:
     from finetune.model.store import ActivationStore
     from finetune.model.store_key import Dtype
+    from finetune.recipe.schema import ResolvedRecipe
     from finetune.train.inputs import Part
     from finetune.train.session import Session
 
-__all__ = ["DTYPES", "Computing", "Frozen"]
+__all__ = ["DTYPES", "Computing", "Frozen", "budgets_of"]
 
 DTYPES: dict[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -42,6 +44,12 @@ class Frozen:
     shapes: tuple[tuple[int, ...], ...]
     digest: str
     precision: str = "fp32"
+
+
+def budgets_of(recipe: ResolvedRecipe) -> Budgets:
+    """Give what a recipe lets stores take."""
+    runtime = recipe.runtime
+    return Budgets(int(runtime.cache_gib * GIB), runtime.cache_memory_share)
 
 
 class Computing:
@@ -107,6 +115,7 @@ class Computing:
                 self._frozen.shapes,
                 label=recipe.model.backbone,
                 place=self._place if is_known else "memory",
+                budgets=budgets_of(recipe),
             )
             self._stores[is_plain] = self._held.enter_context(store)
         return self._stores[is_plain]

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from finetune.model.boundary import NoSplit, Split, split_network
 from finetune.model.fuse import fused
-from finetune.model.store import Budgets, StoreFullError, choose_place, num_bytes_per_image
+from finetune.model.store import StoreFullError, choose_place, num_bytes_per_image
 from finetune.runtime.space import free_disk, free_memory
 from finetune.runtime.stores import stores_folder
-from finetune.train.compute import DTYPES, Computing, Frozen
+from finetune.train.compute import DTYPES, Computing, Frozen, budgets_of
 from finetune.train.stored import FromStored, StoredViews, ViewSampler, stored_loader
 from finetune.types import Choice
 
@@ -80,7 +80,7 @@ def compute_once(session: Session, stage: ResolvedStage, held: ExitStack) -> Cho
         num_bytes_per_image(split.shapes, DTYPES[session.recipe.runtime.precision]),
         free_disk=free_disk(stores_folder()),
         free_memory=free_memory(),
-        budgets=Budgets(),
+        budgets=budgets_of(session.recipe),
     )
     if place.value == "none":
         return Choice(None, place.reason)

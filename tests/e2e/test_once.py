@@ -15,6 +15,7 @@ from finetune.train.events import EpochEnded, FrozenLayers
 pytestmark = pytest.mark.slow  # each test trains once or more
 
 FULL = {"name": "last", "train": {"last": 2}, "epochs": 3, "lr": 1e-3}
+RUNTIME = {"precision": "fp32", "device": "cpu", "workers": 0}
 
 Train = Callable[..., tuple[dict[str, torch.Tensor], list[Any]]]
 
@@ -30,8 +31,7 @@ def train(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             model={"backbone": backbone, "pretrained": False},
             data={"path": str(tiny_folder)},
             stages=[{**FULL, **stage}],
-            runtime={"precision": "fp32", "device": "cpu", "workers": 0},
-            **{"augment": "none", **values},
+            **{"augment": "none", "runtime": RUNTIME, **values},
         )
         done = run(recipe, out=tmp_path / name, on_event=events.append)
         return load_file(done.folder / "model" / "model.safetensors"), events
@@ -72,6 +72,16 @@ def test_a_second_run_with_another_recipe_computes_nothing_again(train: Train) -
     _, second = train("second", stage={"views": 1, "lr": 1e-4, "epochs": 1})
     assert "30 views computed, 0 were there" in told(first).reason
     assert "0 views computed, 30 were there" in told(second).reason
+
+
+def test_without_a_budget_on_disk_the_store_is_in_memory_and_the_same(
+    train: Train,
+) -> None:
+    on_disk, _ = train("disk", stage={"views": 1})
+    in_memory, events = train("memory", stage={"views": 1}, runtime={**RUNTIME, "cache_gib": 0})
+    assert "in memory, of" in told(events).reason
+    assert "30 views computed, 0 were there" in told(events).reason
+    assert all(torch.equal(in_memory[name], tensor) for name, tensor in on_disk.items())
 
 
 def test_changed_weights_are_computed_anew(train: Train) -> None:

@@ -540,14 +540,28 @@ def test_a_store_that_can_only_be_read_is_replaced_by_memory(folder: Path) -> No
     assert [info.is_in_use for info in list_stores(folder)] == [False]
 
 
-def test_memory_has_a_budget(opened: Callable[..., ActivationStore]) -> None:
-    store = opened(place="memory", budgets=Budgets(memory_bytes=3 * 268))
+def test_memory_has_a_budget(
+    opened: Callable[..., ActivationStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune.model.store.free_memory", lambda: 12 * 268)
+    store = opened(place="memory", budgets=Budgets(memory_share=0.25))
     add(store, [1, 2])
     with pytest.raises(StoreFullError, match="they would exceed the budget of 804 B of memory"):
         add(store, [3, 4])
     add(store, [5])
     assert store.missing(ids([1, 2, 3, 4, 5])) == [2, 3, 4]
     assert is_right(store, [2, 1])
+
+
+def test_without_a_budget_nothing_is_written_nor_removed(
+    opened: Callable[..., ActivationStore], folder: Path
+) -> None:
+    add(opened(replace(KEY, computation="earlier")), [1])
+    store = opened(budgets=Budgets(disk_bytes=0))
+    add(store, [1, 2])
+    assert store.place.reason == "in memory: the budget on disk is 0 B"
+    assert is_right(store, [2, 1])
+    assert [info.num_records for info in list_stores(folder)] == [1]
 
 
 def test_memory_that_cannot_be_had_is_said() -> None:
@@ -646,6 +660,19 @@ def test_the_place_is_chosen_with_a_reason(
         budgets=Budgets(),
     )
     assert (choice.value, choice.reason) == (place, reason)
+
+
+def test_without_a_budget_on_disk_the_place_is_memory() -> None:
+    choice = choose_place(
+        1000,
+        1,
+        1024,
+        free_disk=100 * GIB,
+        free_memory=8 * GIB,
+        budgets=Budgets(disk_bytes=0, memory_share=0.25),
+    )
+    reason = "1000 KiB in memory, of 2.0 GiB that may be used: the budget on disk is 0 B"
+    assert (choice.value, choice.reason) == ("memory", reason)
 
 
 def test_views_count_in_the_choice() -> None:
