@@ -77,6 +77,8 @@ def fit_probe(train: Features, val: Features, *, num_classes: int, balanced: boo
         num_classes: K ≥ 2.
         balanced: Weigh images by inverse class frequency.
     """
+    # Careful: a limit holds for the libraries that are loaded, and scipy has a BLAS of its own.
+    import sklearn.linear_model  # noqa: F401
     from threadpoolctl import threadpool_limits
 
     # One thread: a step of L-BFGS takes less time than threads take to meet. On two busy cores the

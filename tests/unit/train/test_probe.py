@@ -1,5 +1,8 @@
 """The probe is scikit-learn's fit, its scaling folded in, its strength chosen honestly."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
@@ -85,3 +88,30 @@ def test_balanced_probe_finds_the_rare_class_more_often() -> None:
     assert (fair.probabilities(values)[:, 1] > 0.5).sum() > (
         plain.probabilities(values)[:, 1] > 0.5
     ).sum()
+
+
+FIRST_FIT = """
+import sys
+import numpy as np
+import threadpoolctl
+from finetune.train.probe import Features, fit_probe
+
+limits = threadpoolctl.threadpool_limits
+
+def seen(number):
+    limited = limits(number)
+    print(number, "sklearn.linear_model" in sys.modules, "scipy.linalg" in sys.modules)
+    return limited
+
+threadpoolctl.threadpool_limits = seen
+values = np.arange(8, dtype=np.float32).reshape(4, 2)
+empty = Features(np.empty((0, 2), np.float32), np.empty(0, np.int64))
+fit_probe(Features(values, np.array([0, 0, 1, 1])), empty, num_classes=2)
+"""
+
+
+@pytest.mark.slow
+def test_the_libraries_of_a_first_fit_are_loaded_when_their_threads_are_limited() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", FIRST_FIT]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert finished.stdout == "1 True True\n"
