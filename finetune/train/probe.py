@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Features", "Probe", "fit_probe"]
 
-# Inverse strengths, per training image, of unit-variance features: a wide net of half decades.
-STRENGTHS = tuple(float(value) for value in np.logspace(-5.0, 1.0, 13))
-NUM_WORSE = 2  # strengths in a row that hold out worse than the best before the search ends
+# Weights of the L2 penalty beside the mean log loss of unit-variance features, strong to weak: a
+# wide net of half decades. The best one hardly moves with the number of images.
+PENALTIES = tuple(float(value) for value in np.logspace(1.0, -5.0, 13))
+NUM_WORSE = 2  # penalties in a row that hold out worse than the best before the search ends
 MIN_VALIDATION = 100  # images; below, cross-validation on the training part has less noise
 NUM_FOLDS = 5
-MAX_ITERATIONS = 500  # of L-BFGS; each strength starts from the fit before it
+MAX_ITERATIONS = 500  # of L-BFGS; each penalty starts from the fit before it
 TOLERANCE = 1e-4
 
 
@@ -99,7 +100,7 @@ def _fit_probe(train: Features, val: Features, *, num_classes: int, balanced: bo
         reason = f"least log loss on {len(val.labels)} validation images"
     else:
         losses, reason = _cross_validate(scaled, balanced=balanced)
-    strength = STRENGTHS[int(np.argmin(losses))] * len(train.labels)
+    strength = _strength(PENALTIES[int(np.argmin(losses))], scaled)
     model = _model(strength, balanced=balanced)
     basis = _basis(scaled)
     _fit(model, scaled, basis)
@@ -114,7 +115,7 @@ def _fit_probe(train: Features, val: Features, *, num_classes: int, balanced: bo
 
 
 def _losses(train: Features, val: Features, *, balanced: bool) -> NDArray[np.float64]:
-    """Log loss on `val` for each strength, fitted on `train` from strong to weak.
+    """Log loss on `val` for each penalty, fitted on `train` from strong to weak.
 
     Weaker regularisation costs more iterations, so the search ends where it no longer helps; what
     was not tried is infinite.
@@ -124,9 +125,9 @@ def _losses(train: Features, val: Features, *, balanced: bool) -> NDArray[np.flo
     basis = _basis(train)
     held_out = val.values if basis is None else val.values @ basis
     model = _model(1.0, balanced=balanced)
-    losses = np.full(len(STRENGTHS), np.inf)
-    for position, strength in enumerate(STRENGTHS):
-        model.set_params(C=strength * len(train.labels))
+    losses = np.full(len(PENALTIES), np.inf)
+    for position, penalty in enumerate(PENALTIES):
+        model.set_params(C=_strength(penalty, train))
         _fit(model, train, basis)
         known = np.isin(val.labels, model.classes_)
         probs = model.predict_proba(held_out[known])
@@ -151,13 +152,13 @@ def _basis(features: Features) -> NDArray[np.float32] | None:
 
 
 def _cross_validate(train: Features, *, balanced: bool) -> tuple[NDArray[np.float64], str]:
-    """Mean log loss of each strength over stratified folds of the training part."""
+    """Mean log loss of each penalty over stratified folds of the training part."""
     from sklearn.model_selection import StratifiedKFold
 
     smallest = int(np.bincount(train.labels)[np.unique(train.labels)].min())
     num_folds = min(NUM_FOLDS, smallest)
     if num_folds < 2:
-        middle = np.abs(np.log10(STRENGTHS) + 2)  # 0.01: amid the range that other sets choose
+        middle = np.abs(np.log10(PENALTIES) + 1)  # 0.1: amid the range that other sets choose
         return middle, "a class has one training image, so none could be held out"
     folds = StratifiedKFold(num_folds, shuffle=True, random_state=0)
     rows = [
@@ -169,6 +170,11 @@ def _cross_validate(train: Features, *, balanced: bool) -> tuple[NDArray[np.floa
         for fit, held in folds.split(train.values, train.labels)
     ]
     return np.mean(rows, axis=0), f"least log loss over {num_folds} folds of the training part"
+
+
+def _strength(penalty: float, train: Features) -> float:
+    """Give scikit-learn's C, which weighs the sum of the losses, not their mean."""
+    return 1.0 / (penalty * len(train.labels))
 
 
 def _model(strength: float, *, balanced: bool) -> LogisticRegression:

@@ -71,11 +71,13 @@ def test_constant_feature_does_no_harm() -> None:
     assert np.isfinite(probe.weight).all()
 
 
-def test_noise_is_answered_by_strong_regularisation() -> None:
+@pytest.mark.parametrize("num_images", [60, 2000])
+def test_noise_is_answered_by_strong_regularisation(num_images: int) -> None:
     rng = np.random.default_rng(0)
-    train = Features(rng.normal(size=(60, 40)).astype(np.float32), rng.integers(0, 2, 60))
+    values = rng.normal(size=(num_images, 40)).astype(np.float32)
+    train = Features(values, rng.integers(0, 2, num_images))
     probe = fit_probe(train, Features(train.values[:0], train.labels[:0]), num_classes=2)
-    assert probe.strength / 60 <= 1e-2
+    assert probe.strength <= 1 / num_images  # as heavy as the loss of all images together
 
 
 def test_balanced_probe_finds_the_rare_class_more_often() -> None:
