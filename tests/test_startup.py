@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -15,11 +16,16 @@ COMMANDS = ("run", "evaluate", "predict", "recipes", "backbones", "cache", "doct
 
 def modules_after(code: str) -> set[str]:
     """Run code in a fresh interpreter and name the top-level modules it leaves behind."""
+    return {name.partition(".")[0] for name in all_modules_after(code)}
+
+
+def all_modules_after(code: str) -> set[str]:
+    """Run code in a fresh interpreter and name the modules it leaves behind, in full."""
     report = "import json, sys; print(json.dumps(sorted(sys.modules)), file=sys.stderr)"
     finished = subprocess.run(
         [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True
     )
-    return {name.partition(".")[0] for name in json.loads(finished.stderr.splitlines()[-1])}
+    return set(json.loads(finished.stderr.splitlines()[-1]))
 
 
 def call(*arguments: str) -> str:
@@ -49,6 +55,25 @@ def test_the_help_of_a_command_imports_nothing_heavy(arguments: tuple[str, ...])
 def test_listing_backbones_imports_neither_timm_nor_torch() -> None:
     loaded = modules_after(call("backbones", "efficientnet_b0", "--json"))
     assert not loaded & (HEAVY - {"pydantic", "rich"})
+
+
+def run_probe(data: Path, *more: str) -> str:
+    network = ("--backbone", "test_resnet", "--no-pretrained", "--device", "cpu")
+    return call("run", "--data", str(data), "--recipe", "probe", *network, *more)
+
+
+@pytest.mark.slow
+def test_a_run_of_a_probe_imports_nothing_that_augments(tiny_folder: Path, tmp_path: Path) -> None:
+    loaded = modules_after(run_probe(tiny_folder, "--out", str(tmp_path / "run")))
+    assert {"torch", "timm", "sklearn"} <= loaded
+    assert not loaded & {"albumentations", "cv2", "matplotlib", "peft", "transformers"}
+
+
+@pytest.mark.slow
+def test_a_plan_of_a_probe_does_not_import_what_would_fit_it(tiny_folder: Path) -> None:
+    loaded = modules_after(run_probe(tiny_folder, "--dry-run"))
+    assert "timm" in loaded
+    assert not loaded & {"albumentations", "cv2", "pandas", "scipy", "sklearn"}
 
 
 def test_the_command_is_also_python_dash_m() -> None:

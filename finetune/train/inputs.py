@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from finetune.components.augment import NoAugment
 from finetune.data.decode import decode
 from finetune.data.loading import EpochSampler, EvalImages, TrainImages, ViewImages, make_loader
 
@@ -111,12 +112,15 @@ def make_inputs(
     batch_size = recipe.training.batch_size
     workers, device = recipe.runtime.workers, recipe.runtime.device
     read = partial(decode, max_pixels=recipe.data.max_pixels, channels=preprocessing.channels)
+    # A probe looks at what evaluation sees: albumentations is not imported for it.
+    has_steps = any(stage.solver == "gradient" for stage in recipe.stages)
+    augment = recipe.augment if has_steps else NoAugment()
     images = TrainImages(
         train,
-        recipe.augment.build(train_spec),
+        augment.build(train_spec),
         index.classes,
         recipe.seed,
-        partial(read, reduction=recipe.augment.reduction(train_spec)),
+        partial(read, reduction=augment.reduction(train_spec)),
     )
     sampler = _order(recipe, train, index.classes)
 

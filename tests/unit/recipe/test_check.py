@@ -3,6 +3,7 @@
 import pytest
 
 from finetune.components import policies
+from finetune.components.optimizers import OptimizerSection
 from finetune.errors import MissingExtraError
 from finetune.recipe.check import find_foreign_problems, require_extras
 from finetune.recipe.load import load_recipe, parse_recipe
@@ -31,6 +32,13 @@ def test_unknown_names_are_told_by_their_places():
         "stages.2.optimizer.options.nestrov": "did you mean nesterov?",
         "augment.transforms.0": "did you mean HorizontalFlip?",
     }
+
+
+def test_a_probe_has_no_optimiser_to_look_up(monkeypatch):
+    asked = []
+    monkeypatch.setattr(OptimizerSection, "check", asked.append)
+    assert find_foreign_problems(load_recipe("probe")) == []
+    assert asked == []
 
 
 LORA = "stages:\n  - {name: one, train: {lora: {rank: 4}}}\n"
