@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.utils.data import DataLoader
 
+    from finetune.components.augment import Augment
     from finetune.components.preprocess import InputSpec, Preprocessing
     from finetune.data.kept import KeptViews
     from finetune.recipe.schema import ResolvedRecipe
@@ -112,9 +113,7 @@ def make_inputs(
     batch_size = recipe.training.batch_size
     workers, device = recipe.runtime.workers, recipe.runtime.device
     read = partial(decode, max_pixels=recipe.data.max_pixels, channels=preprocessing.channels)
-    # A probe looks at what evaluation sees: albumentations is not imported for it.
-    has_steps = any(stage.solver == "gradient" for stage in recipe.stages)
-    augment = recipe.augment if has_steps else NoAugment()
+    augment = _augmentation(recipe)
     images = TrainImages(
         train,
         augment.build(train_spec),
@@ -151,6 +150,12 @@ def make_inputs(
         val_part=val_part,
         train_size=(train_spec.height, train_spec.width),
     )
+
+
+def _augmentation(recipe: ResolvedRecipe) -> Augment:
+    """Give what changes training images; a probe looks at what evaluation sees."""
+    has_steps = any(stage.solver == "gradient" for stage in recipe.stages)
+    return recipe.augment if has_steps else NoAugment()
 
 
 def _order(
