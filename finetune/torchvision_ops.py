@@ -9,6 +9,8 @@ It is done only where they are missing, and only at the doors that import timm o
 from functools import cache
 from typing import Any
 
+from finetune.compiler import compiler_deferred
+
 __all__ = ["register_missing_ops"]
 
 # The schemas that torchvision's modules look up while they are imported (seen in 0.21 to 0.28).
@@ -28,7 +30,7 @@ def register_missing_ops() -> bool:
     import torch
 
     try:
-        import torchvision  # noqa: F401
+        _import_torchvision()
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
@@ -40,7 +42,14 @@ def register_missing_ops() -> bool:
     # Careful: the registration lives as long as the library object; an attribute keeps it.
     register_missing_ops.library = library  # type: ignore[attr-defined]
     _forget_half_imported()
+    _import_torchvision()
     return True
+
+
+def _import_torchvision() -> None:
+    """Import torchvision, and not what it need not have."""
+    with compiler_deferred():
+        import torchvision  # noqa: F401
 
 
 def _forget_half_imported() -> None:

@@ -15,7 +15,7 @@ from sources import ROOT, Function, Source, find_imports, functions
 
 # Room (file or package below finetune/) -> floor. A room imports from lower floors and from itself.
 FLOORS = {
-    "__init__": 0, "errors": 0, "types": 0, "torchvision_ops": 0, "version": 0,
+    "__init__": 0, "compiler": 0, "errors": 0, "types": 0, "torchvision_ops": 0, "version": 0,
     "components": 1,
     "recipe": 2,
     "runtime": 3,
@@ -36,9 +36,7 @@ SIDEWAYS = {("cli", "demo"), ("pipeline", "plan"), ("pipeline", "resume"), ("res
 LIGHT = re.compile(
     r"finetune/(\w+\.py|components/.*|recipe/.*|cli/.*|data/(index|split)\.py|(\w+/)*__init__\.py)$"
 )
-NOT_LIGHT = {
-    f"finetune/{name}.py" for name in ("classifier", "pipeline", "plan", "resume")
-}
+NOT_LIGHT = {f"finetune/{name}.py" for name in ("classifier", "pipeline", "plan", "resume")}
 HEAVY = {
     "PIL", "accelerate", "albumentations", "cv2", "huggingface_hub", "numpy", "pandas", "peft",
     "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision", "transformers",

@@ -63,10 +63,13 @@ def run_probe(data: Path, *more: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_run_of_a_probe_imports_nothing_that_augments(tiny_folder: Path, tmp_path: Path) -> None:
-    loaded = modules_after(run_probe(tiny_folder, "--out", str(tmp_path / "run")))
+def test_a_run_of_a_probe_imports_nothing_that_augments_or_compiles(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    loaded = all_modules_after(run_probe(tiny_folder, "--out", str(tmp_path / "run")))
     assert {"torch", "timm", "sklearn"} <= loaded
     assert not loaded & {"albumentations", "cv2", "matplotlib", "peft", "transformers"}
+    assert not loaded & {"sympy", "torch._dynamo", "torch.distributed.tensor"}
 
 
 @pytest.mark.slow

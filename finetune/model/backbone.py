@@ -15,25 +15,27 @@ from typing import Any, TypeAlias
 
 from safetensors import SafetensorError
 
+from finetune.compiler import compiler_deferred
 from finetune.errors import BackboneError, join_names, nearest
 from finetune.torchvision_ops import register_missing_ops
 
 register_missing_ops()
 
-import timm  # noqa: E402
-from timm.data import resolve_model_data_config  # noqa: E402
-from timm.layers import get_notrace_functions, get_notrace_modules  # noqa: E402
-from timm.models import (  # noqa: E402
-    get_arch_pretrained_cfgs,
-    is_model,
-    list_models,
-    list_pretrained,
-    load_state_dict,
-    model_entrypoint,
-    parse_model_name,
-)
-from timm.models._hub import save_config_for_hf  # noqa: E402
-from timm.models._manipulate import group_with_matcher  # noqa: E402
+with compiler_deferred():
+    import timm
+    from timm.data import resolve_model_data_config
+    from timm.layers import get_notrace_functions, get_notrace_modules
+    from timm.models import (
+        get_arch_pretrained_cfgs,
+        is_model,
+        list_models,
+        list_pretrained,
+        load_state_dict,
+        model_entrypoint,
+        parse_model_name,
+    )
+    from timm.models._hub import save_config_for_hf
+    from timm.models._manipulate import group_with_matcher
 
 from finetune.model.hub import weights_within_reach  # noqa: E402
 from finetune.model.state import fit_state  # noqa: E402
