@@ -165,6 +165,8 @@ class MachineFacts:
         has_fast_bf16: Whether training in bf16 pays, by this device's rule or by measurement.
         bf16_reason: Why it does, or does not.
         num_cpus: Cores this process may use.
+        bf16_pass_gain: How many times as many images pass through the network in bf16 as in fp32,
+            without gradients; None where it was not measured.
     """
 
     device: str
@@ -172,6 +174,7 @@ class MachineFacts:
     has_fast_bf16: bool
     num_cpus: int
     bf16_reason: str = "fp32 is right everywhere"
+    bf16_pass_gain: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

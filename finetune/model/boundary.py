@@ -181,12 +181,11 @@ def _by_graph(network: Network, images: torch.Tensor) -> Split:
     fresh = _copy(network)
     is_changing = _prove(FrozenPart(fresh, code), TrainedPart(fresh, codes), images)
     frozen = FrozenPart(network, code)
-    num_bytes = sum(map(math.prod, cut.shapes)) * images.element_size()
     return Split(
         frozen=frozen,
         trained=TrainedPart(network, codes, is_changing=is_changing),
         shapes=cut.shapes,
-        reason=f"cut before {cut.before}: {_size(cut.shapes, num_bytes)}, "
+        reason=f"cut before {cut.before}: {_size(cut.shapes)}, "
         f"{cut.frozen_share:.0%} of the arithmetic before it",
         digest=digest_of(frozen, code.source),
         frozen_share=cut.frozen_share,
@@ -212,14 +211,13 @@ def _before_head(network: Network, images: torch.Tensor, *, is_whole_head: bool)
     if _prove(frozen, HeadPart(fresh, is_whole_head=is_whole_head), images):
         raise CutError("the head works in place")
     shapes = tuple(tuple(tensor.shape[1:]) for tensor in frozen(images))
-    num_bytes = sum(map(math.prod, shapes)) * images.element_size()
     where = "forward_head" if is_whole_head else "the head"
     part = _Features(network, is_whole_head=is_whole_head)
     return Split(
         frozen=part,
         trained=HeadPart(network, is_whole_head=is_whole_head),
         shapes=shapes,
-        reason=f"cut before {where}, for the network cannot be traced: {_size(shapes, num_bytes)}",
+        reason=f"cut before {where}, for the network cannot be traced: {_size(shapes)}",
         digest=digest_of(part, where, without=network.head_modules()),
         how="features",
     )
@@ -294,7 +292,7 @@ def _copy(network: Network) -> Network:
     return twin
 
 
-def _size(shapes: tuple[tuple[int, ...], ...], num_bytes: int) -> str:
+def _size(shapes: tuple[tuple[int, ...], ...]) -> str:
     """Say how much crosses."""
     count = "1 tensor" if len(shapes) == 1 else f"{len(shapes)} tensors"
-    return f"{count} of {num_bytes / 1024:.3g} KiB an image"
+    return f"{count} of {sum(map(math.prod, shapes)):,} values an image"

@@ -20,6 +20,7 @@ __all__ = [
     "Device",
     "Epochs",
     "Fraction",
+    "FrozenPrecision",
     "ImageSize",
     "LayerDecay",
     "MemoryFormat",
@@ -42,6 +43,7 @@ Views = Annotated[WholeNumber, Field(ge=0, le=64)]
 Workers = Annotated[WholeNumber, Field(ge=0, le=256)]
 ResizeMode = Literal["crop", "pad", "squash"]
 Precision = Literal["fp32", "bf16", "fp16"]
+FrozenPrecision = Literal["fp32", "bf16"]
 BatchNormMode = Literal["trained", "frozen"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 

@@ -11,7 +11,13 @@ from typing import Any, TypeVar
 
 from finetune.components.policies import AllPolicy, BlocksPolicy, LastBlocksPolicy, LastPolicy
 from finetune.errors import Problem, RecipeError
-from finetune.recipe.kinds import BatchNormMode, MemoryFormat, Precision, ResizeMode
+from finetune.recipe.kinds import (
+    BatchNormMode,
+    FrozenPrecision,
+    MemoryFormat,
+    Precision,
+    ResizeMode,
+)
 from finetune.recipe.schema import (
     Recipe,
     ResolvedDataSection,
@@ -37,6 +43,7 @@ _SCRATCH_MIN_EPOCHS, _SCRATCH_MAX_EPOCHS = 20, 100
 _FEW_IMAGES = 200  # below this, starting processes takes longer than they save
 _MAX_WORKERS = 8
 _EPOCHS_A_VIEW, _MAX_VIEWS = 3, 4  # not tuned yet: tests/bench/tuning.py compares 0, 1, 2 and 4
+_WORTH_ROUNDING = 1.5  # bf16 moves features by a tenth; docs/benchmarks/frozen.json
 _LAYER_DECAY = {
     "conv": (1.0, "a convolutional network with batch normalisation: every depth at the full rate"),
     "convnext": (0.9, "a convolutional network with layer normalisation: 0.9, as AutoGluon ships"),
@@ -220,6 +227,7 @@ def _resolve_runtime(
     chosen: dict[str, Choice[Any]] = {
         "device": Choice(machine.device, machine.device_reason),
         "precision": _choose_precision(recipe, machine),
+        "frozen_precision": _choose_frozen_precision(recipe, machine),
         "memory_format": _choose_memory_format(backbone),
         "workers": choose_workers(machine, data.num_train),
     }
@@ -236,6 +244,19 @@ def _choose_precision(recipe: Recipe, machine: MachineFacts) -> Choice[Precision
     if all(stage.solver == "probe" for stage in recipe.stages):
         return Choice("fp32", "nothing is trained in steps")
     return Choice("bf16" if machine.has_fast_bf16 else "fp32", machine.bf16_reason)
+
+
+def _choose_frozen_precision(recipe: Recipe, machine: MachineFacts) -> Choice[FrozenPrecision]:
+    """Choose the arithmetic of what is computed once: features of a probe, and frozen layers."""
+    wanted, gain = recipe.runtime.precision, machine.bf16_pass_gain
+    if wanted in ("fp32", "fp16"):
+        return Choice("fp32", f"with precision {wanted} nothing is rounded to bf16")
+    if gain is None:
+        return Choice("fp32", "computed once, and bf16 was not measured on this device")
+    passes = f"measured here: a pass in bf16 is {gain:.2g} times as fast"
+    if gain < _WORTH_ROUNDING:
+        return Choice("fp32", f"{passes}, too little for its rounding")
+    return Choice("bf16", passes)
 
 
 def _choose_memory_format(backbone: BackboneFacts) -> Choice[MemoryFormat]:

@@ -32,6 +32,7 @@ from finetune.recipe.kinds import (
     Device,
     Epochs,
     Fraction,
+    FrozenPrecision,
     ImageSize,
     LayerDecay,
     MemoryFormat,
@@ -227,6 +228,9 @@ class RuntimeSection(Section):
 
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:1, mps.")
     precision: Precision | Auto = Field("auto", description="Of training; figures are fp32.")
+    frozen_precision: FrozenPrecision | Auto = Field(
+        "auto", description="Of layers that are computed once, and of what is stored of them."
+    )
     memory_format: MemoryFormat | Auto = Field("auto", description="Layout of image tensors.")
     workers: Workers | Auto = Field(
         "auto", description="Processes that decode; the result does not depend on it."
@@ -333,6 +337,7 @@ class ResolvedRuntimeSection(RuntimeSection):
 
     device: str = Field(pattern=r"^(cpu|mps|cuda(:\d+)?)$")
     precision: Precision
+    frozen_precision: FrozenPrecision
     memory_format: MemoryFormat
     workers: Workers
 

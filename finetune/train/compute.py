@@ -20,13 +20,14 @@ from finetune.train.stored import Row, StoredViews
 if TYPE_CHECKING:
     from finetune.model.store import ActivationStore
     from finetune.model.store_key import Dtype
+    from finetune.recipe.kinds import FrozenPrecision
     from finetune.recipe.schema import ResolvedRecipe
     from finetune.train.inputs import Part
     from finetune.train.session import Session
 
 __all__ = ["DTYPES", "Computing", "Frozen", "budgets_of"]
 
-DTYPES: dict[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+DTYPES: dict[FrozenPrecision, Dtype] = {"fp32": "float32", "bf16": "bfloat16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ class Frozen:
     compute: Callable[[torch.Tensor], tuple[torch.Tensor, ...]]
     shapes: tuple[tuple[int, ...], ...]
     digest: str
-    precision: str = "fp32"
+    precision: FrozenPrecision
 
 
 def budgets_of(recipe: ResolvedRecipe) -> Budgets:
@@ -157,6 +158,7 @@ class Computing:
             report(done, len(missing))
 
     def _precision(self) -> AbstractContextManager[Any]:
-        """Compute in the precision of training, or in fp32 whatever training uses."""
-        is_exact = self._frozen.precision == "fp32"
-        return nullcontext() if is_exact else self._session.accelerator.autocast()
+        """Compute in the precision asked for, whatever training uses."""
+        if self._frozen.precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self._session.accelerator.device.type, dtype=torch.bfloat16)

@@ -64,8 +64,9 @@ class Costs:
 
     Attributes:
         forward: A pass in eval mode.
-        fused: The same with batch normalisations folded: of the probe, of frozen layers that are
-            computed once, and of prediction.
+        fused: The same with batch normalisations folded, in fp32: of prediction.
+        frozen: The same in the precision of frozen layers: of the probe, and of layers that are
+            computed once.
         step: Forward and backward of everything.
         read: To decode and transform it, all workers at it.
         look: The same of what evaluation sees, which is kept in memory as far as there is room.
@@ -73,6 +74,7 @@ class Costs:
 
     forward: float
     fused: float
+    frozen: float
     step: float
     read: float
     look: float
@@ -98,7 +100,7 @@ def estimate_seconds(
     seconds = SETUP_SECONDS + (data.num_val + num_test) * (costs.read + costs.fused)
     for stage, foreseen in zip(recipe.stages, stages, strict=True):
         if stage.solver == "probe":
-            seconds += (data.num_train + data.num_val) * (costs.look + costs.fused)
+            seconds += (data.num_train + data.num_val) * (costs.look + costs.frozen)
         elif foreseen.is_stored:
             seconds += _stored_seconds(stage, data, costs, foreseen)
         else:
@@ -123,12 +125,14 @@ def measure_costs(
         speed: What `measure_speed` gave.
         kept: What evaluation sees of the images, as far as it was kept.
     """
-    read = _measure_reading(recipe, model, index) / max(1, recipe.runtime.workers)
+    runtime = recipe.runtime
+    read = _measure_reading(recipe, model, index) / max(1, runtime.workers)
     is_missing = 1.0 - min(1.0, len(kept) / max(1, len(index.samples)))
-    step = speed.get(f"train_{recipe.runtime.precision}", speed.get("train_fp32", math.inf))
+    step = speed.get(f"train_{runtime.precision}", speed.get("train_fp32", math.inf))
     return Costs(
         forward=1 / speed["forward"],
         fused=1 / speed["fused"],
+        frozen=1 / speed["fused_bf16" if runtime.frozen_precision == "bf16" else "fused"],
         step=1 / step,
         read=read,
         look=is_missing * read,
@@ -166,7 +170,7 @@ def _stored_seconds(
     num_views = data.num_train * stage.views + data.num_val
     reading = (data.num_train + data.num_val) * costs.look
     reading += data.num_train * (stage.views - 1) * costs.read
-    once = _NUM_PROVEN * costs.forward + num_views * foreseen.before * costs.fused + reading
+    once = _NUM_PROVEN * costs.forward + num_views * foreseen.before * costs.frozen + reading
     step, look = foreseen.behind * costs.step, (1.0 - foreseen.before) * costs.forward
     return once + stage.epochs * (data.num_train * step + data.num_val * look)
 

@@ -202,7 +202,7 @@ def _prepare(
         optimizer=prepared,
         schedule=schedule,
         loss=_make_loss(session).to(accelerator.device),
-        normalize=session.preprocessing.normalize if once is None else _as_it_is,
+        normalize=session.preprocessing.normalize if once is None else _ready_for(session),
         names=[sample.name for sample in inputs.train_part.samples],
         warn=lambda message: session.on_event(Warned(message)),
         mix=_make_mix(session),
@@ -218,9 +218,10 @@ def _prepare(
     return _Work(stepper, train, once.val, judged, once.sampler.begin_epoch)
 
 
-def _as_it_is(crossing: Crossing) -> Crossing:
-    """Change nothing: what frozen layers computed needs no normalisation."""
-    return crossing
+def _ready_for(session: Session) -> Callable[[Crossing], Crossing]:
+    """Give what brings stored tensors to fp32 where training is in it; mixed precisions cast."""
+    is_exact = session.recipe.runtime.precision == "fp32"
+    return lambda crossing: tuple(map(torch.Tensor.float, crossing)) if is_exact else crossing
 
 
 def _make_loss(session: Session) -> nn.Module:

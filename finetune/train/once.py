@@ -74,10 +74,11 @@ def compute_once(session: Session, stage: ResolvedStage, held: ExitStack) -> Cho
     split = split_network(session.network)
     if isinstance(split, NoSplit):
         return Choice(None, split.reason)
+    precision = session.recipe.runtime.frozen_precision
     place = choose_place(
         len(inputs.train_part.samples) + inputs.num_val,
         stage.views,
-        num_bytes_per_image(split.shapes, DTYPES[session.recipe.runtime.precision]),
+        num_bytes_per_image(split.shapes, DTYPES[precision]),
         free_disk=free_disk(stores_folder()),
         free_memory=free_memory(),
         budgets=budgets_of(session.recipe),
@@ -88,7 +89,7 @@ def compute_once(session: Session, stage: ResolvedStage, held: ExitStack) -> Cho
         fused(split.frozen, session.network.input_size),
         shapes=split.shapes,
         digest=f"{split.digest} fused",
-        precision=session.recipe.runtime.precision,
+        precision=precision,
     )
     work = Computing(session, frozen, place=place.value, held=held)
     try:

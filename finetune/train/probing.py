@@ -78,6 +78,7 @@ def _features(
         lambda images: (ready.head_inputs(images),),
         shapes=(shape,),
         digest=digest_of(network, "head_inputs, fused", without=network.logit_layers()),
+        precision=session.recipe.runtime.frozen_precision,
     )
     with ExitStack() as held:
         work = Computing(session, frozen, place=place, held=held)
@@ -94,7 +95,7 @@ def _features(
 def _read(views: StoredViews) -> Features:
     """Copy the features of all images out of their store."""
     (values,) = views.read([(position, 0) for position in range(len(views.labels))])
-    return Features(values.numpy(), views.labels.numpy())
+    return Features(values.float().numpy(), views.labels.numpy())
 
 
 def _check_linear(session: Session, probe: Probe) -> None:

@@ -67,6 +67,16 @@ def test_with_batch_normalisations_folded_it_is_the_same_but_for_rounding(train:
         torch.testing.assert_close(once[name], tensor, atol=1e-4, rtol=1e-4)
 
 
+def test_frozen_layers_in_bf16_take_half_the_bytes_and_train_alike(train: Train) -> None:
+    exact, exactly = train("exact", "test_resnet", stage={"views": 1})
+    runtime = {**RUNTIME, "frozen_precision": "bf16"}
+    rounded, roughly = train("rounded", "test_resnet", stage={"views": 1}, runtime=runtime)
+    assert "; 2.2 MiB on disk" in told(exactly).reason
+    assert "; 1.1 MiB on disk" in told(roughly).reason
+    for name, tensor in exact.items():
+        torch.testing.assert_close(rounded[name], tensor, atol=0.05, rtol=0.05)
+
+
 def test_a_second_run_with_another_recipe_computes_nothing_again(train: Train) -> None:
     _, first = train("first", stage={"views": 1})
     _, second = train("second", stage={"views": 1, "lr": 1e-4, "epochs": 1})

@@ -145,7 +145,7 @@ def test_a_cut_behind_the_stem_is_exact_too(make_network: MakeNetwork, name: str
 def test_a_head_of_ours_is_behind_the_cut(make_network: MakeNetwork) -> None:
     network = prepared(make_network("test_resnet", head=MlpHead(hidden=8)), HeadPolicy())
     split = split_of(network)
-    assert split.reason.startswith("cut before head: 1 tensor of 0.375 KiB an image, 100%")
+    assert split.reason.startswith("cut before head: 1 tensor of 96 values an image, 100%")
     assert_exact(network, split)
 
 

@@ -18,6 +18,7 @@ COMMON = {
     "device": "cpu",
     "has_fast_bf16": False,
     "num_cpus": 4,
+    "bf16_pass_gain": 1.2,
 }
 
 
@@ -42,6 +43,7 @@ def resolved() -> Callable[..., ResolvedRecipe]:
             has_fast_bf16=values["has_fast_bf16"],
             bf16_reason="it was measured",
             num_cpus=values["num_cpus"],
+            bf16_pass_gain=values["bf16_pass_gain"],
         )
         return resolve(recipe, data=counts, backbone=backbone, machine=machine)
 

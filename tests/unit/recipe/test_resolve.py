@@ -74,6 +74,9 @@ def test_every_automatic_value_has_a_reason(resolved):
         "data.resize": "as the weights were evaluated",
         "runtime.device": "auto: it is there",
         "runtime.precision": "it was measured",
+        "runtime.frozen_precision": (
+            "measured here: a pass in bf16 is 1.2 times as fast, too little for its rounding"
+        ),
         "runtime.memory_format": "convolutions run faster with channels last",
         "runtime.workers": "4 cores, and training needs them as well",
     }
@@ -86,17 +89,17 @@ def test_what_a_person_wrote_stands_and_has_no_reason(resolved):
         "stages.1.layer_decay=0.5",
         "stages.1.batch_norm=trained",
         "data.resize=pad",
-        "runtime={device: 'cuda:1', precision: fp16, memory_format: contiguous, workers: 3}",
+        "runtime={device: 'cuda:1', precision: fp16, frozen_precision: bf16}",
+        "runtime.memory_format=contiguous",
+        "runtime.workers=3",
     )
     assert recipe.reasons == {}
     assert (recipe.stages[1].epochs, recipe.stages[1].layer_decay) == (3, 0.5)
     assert recipe.data.resize == "pad"
-    assert recipe.runtime.model_dump() == {
-        "device": "cuda:1",
-        "precision": "fp16",
-        "memory_format": "contiguous",
-        "workers": 3,
-    }
+    runtime = recipe.runtime
+    assert (runtime.device, runtime.precision) == ("cuda:1", "fp16")
+    assert (runtime.frozen_precision, runtime.memory_format) == ("bf16", "contiguous")
+    assert runtime.workers == 3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -161,6 +164,30 @@ def test_precision_is_bf16_where_it_pays(resolved, has_fast_bf16, precision):
     recipe = resolved(has_fast_bf16=has_fast_bf16)
     assert recipe.runtime.precision == precision
     assert recipe.reasons["runtime.precision"] == "it was measured"
+
+
+@pytest.mark.parametrize(
+    ("precision", "gain", "chosen", "reason"),
+    [
+        ("auto", 2.34, "bf16", "measured here: a pass in bf16 is 2.3 times as fast"),
+        ("bf16", 2.34, "bf16", "measured here: a pass in bf16 is 2.3 times as fast"),
+        (
+            "auto",
+            1.2,
+            "fp32",
+            "measured here: a pass in bf16 is 1.2 times as fast, too little for its rounding",
+        ),
+        ("auto", None, "fp32", "computed once, and bf16 was not measured on this device"),
+        ("fp32", 2.34, "fp32", "with precision fp32 nothing is rounded to bf16"),
+        ("fp16", 2.34, "fp32", "with precision fp16 nothing is rounded to bf16"),
+    ],
+)
+def test_frozen_layers_are_in_bf16_where_it_pays_and_may_be(
+    resolved, precision, gain, chosen, reason
+):
+    recipe = resolved("default", f"runtime.precision={precision}", bf16_pass_gain=gain)
+    assert recipe.runtime.frozen_precision == chosen
+    assert recipe.reasons["runtime.frozen_precision"] == reason
 
 
 def test_a_recipe_without_steps_stays_in_fp32(resolved):

@@ -22,7 +22,7 @@ from finetune.types import BackboneFacts, DataFacts, MachineFacts
 
 MACHINE = MachineFacts("cpu", "as asked for", has_fast_bf16=False, num_cpus=2)
 DATA = DataFacts(num_train=100, num_val=20, class_counts=(50, 50))
-COSTS = Costs(forward=0.2, fused=0.1, step=0.5, read=0.03, look=0.01)
+COSTS = Costs(forward=0.2, fused=0.1, frozen=0.05, step=0.5, read=0.03, look=0.01)
 HEAD = {"name": "head", "train": "head", "solver": "probe"}
 LAST = {"name": "last", "train": {"last": 1}, "epochs": 3}
 
@@ -53,7 +53,7 @@ def test_figures_at_the_end_read_validation_and_test_images_from_their_files() -
 
 def test_probe_is_one_look_at_every_image() -> None:
     seconds = estimate_seconds(resolved(HEAD), DATA, COSTS, stages=[Foreseen()])
-    assert seconds == pytest.approx(SETUP_SECONDS + 120 * (0.01 + 0.1) + 20 * (0.03 + 0.1))
+    assert seconds == pytest.approx(SETUP_SECONDS + 120 * (0.01 + 0.05) + 20 * (0.03 + 0.1))
 
 
 def test_training_everything_is_a_step_an_image_and_a_look_at_validation_each_epoch() -> None:
@@ -76,7 +76,7 @@ def test_stored_stage_computes_each_view_once_and_then_trains_the_rest() -> None
     recipe = resolved({**LAST, "views": 2})
     seconds = estimate_seconds(recipe, DATA, COSTS, stages=[foreseen])
     proof = 31 * 0.2
-    once = 220 * 0.5 * 0.1 + 120 * 0.01 + 100 * 0.03
+    once = 220 * 0.5 * 0.05 + 120 * 0.01 + 100 * 0.03
     epochs = 3 * (100 * 0.2 * 0.5 + 20 * 0.5 * 0.2)
     assert seconds == pytest.approx(SETUP_SECONDS + proof + once + epochs + 20 * (0.03 + 0.1))
 
@@ -110,10 +110,17 @@ def test_what_trains_everything_needs_no_course(model: Model, tmp_path: Path) ->
     assert not (tmp_path / "cache").exists()
 
 
+def test_frozen_layers_cost_what_their_precision_costs(model: Model, tiny_folder: Path) -> None:
+    recipe = resolved(HEAD, runtime={"frozen_precision": "bf16"})
+    speed = {"forward": 5.0, "fused": 10.0, "fused_bf16": 20.0}
+    index, kept = index_source(str(tiny_folder)), KeptViews(model.preprocessing)
+    assert measure_costs(recipe, model, index, speed=speed, kept=kept).frozen == 0.05
+
+
 def test_images_that_were_kept_are_not_read_again(model: Model, tiny_folder: Path) -> None:
     index = index_source(str(tiny_folder))
     kept = KeptViews(model.preprocessing)
-    speed = {"forward": 5.0, "fused": 10.0, "train_fp32": 2.0}
+    speed = {"forward": 5.0, "fused": 10.0, "fused_bf16": 20.0, "train_fp32": 2.0}
     costs = measure_costs(resolved(HEAD), model, index, speed=speed, kept=kept)
-    assert (costs.forward, costs.fused, costs.step) == (0.2, 0.1, 0.5)
+    assert (costs.forward, costs.fused, costs.frozen, costs.step) == (0.2, 0.1, 0.1, 0.5)
     assert costs.look == costs.read > 0

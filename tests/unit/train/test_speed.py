@@ -22,6 +22,11 @@ def test_bf16_is_not_chosen_for_a_gain_within_the_noise() -> None:
     assert not with_bf16_choice(MACHINE, {"train_fp32": 10.0, "train_bf16": 11.0}).has_fast_bf16
 
 
+def test_gain_of_a_pass_in_bf16_is_told() -> None:
+    machine = with_bf16_choice(MACHINE, {"fused": 10.0, "fused_bf16": 25.0})
+    assert machine.bf16_pass_gain == 2.5
+
+
 def test_rule_of_a_gpu_stands() -> None:
     assert with_bf16_choice(MACHINE, {"train_fp32": 10.0}) is MACHINE
 
@@ -37,7 +42,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
 def test_network_is_measured_once_and_left_as_it_was(model: Model) -> None:
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
     speed = measure_speed(model, MACHINE, channels_last=True)
-    assert set(speed) == {"forward", "fused", "train_fp32", "train_bf16"}
+    assert set(speed) == {"forward", "fused", "fused_bf16", "train_fp32", "train_bf16"}
     assert all(value > 0 for value in speed.values())
     assert measure_speed(model, MACHINE, channels_last=True) == speed
     after = model.network.state_dict()
@@ -46,7 +51,7 @@ def test_network_is_measured_once_and_left_as_it_was(model: Model) -> None:
 
 def test_without_steps_no_step_is_measured(model: Model) -> None:
     speed = measure_speed(model, MACHINE, channels_last=True, is_trained=False)
-    assert set(speed) == {"forward", "fused"}
+    assert set(speed) == {"forward", "fused", "fused_bf16"}
 
 
 def test_course_of_a_step_runs_from_the_first_layer_to_the_last_and_back(model: Model) -> None:
