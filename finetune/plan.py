@@ -69,7 +69,7 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
     require_one_process()
     machine = machine_facts(recipe.runtime.device)
     started = time.perf_counter()
-    found = index or index_source(_data_path(recipe))
+    found = index or index_source(_data_path(recipe), follow_links=recipe.data.follow_links)
     require_trainable(found)
     listing_seconds = time.perf_counter() - started
     model = create_model(recipe, num_classes=len(found.classes))  # may fail: before minutes of work

@@ -36,8 +36,12 @@ _NOT_IMAGES = frozenset(
 )
 
 
-def index_source(source: str | Path) -> Index:
+def index_source(source: str | Path, *, follow_links: bool = False) -> Index:
     """Find the photos of a folder or a CSV.
+
+    Args:
+        source: The folder or the CSV.
+        follow_links: Take photos that links lead to outside of the folder; else they are left out.
 
     Returns:
         Samples in the order of their names, with a `split` where the source has one; classes of
@@ -48,13 +52,14 @@ def index_source(source: str | Path) -> Index:
     """
     path = Path(source).expanduser().absolute()
     if path.is_dir():
-        return _index_folder(path)
+        return _without_foreign(_index_folder(path), follow_links=follow_links)
     if not path.exists():
         raise DataError(f"there is no folder or file {path}", hint=_LAYOUT)
     if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         raise DataError(f"{path} is neither a folder nor a CSV", hint=_LAYOUT)
     samples, warnings = read_manifest(path)
-    return _index(path.parent, samples, warnings=warnings)
+    found = _index(path.parent, samples, warnings=warnings)
+    return _without_foreign(found, follow_links=follow_links)
 
 
 def index_pairs(paths: Sequence[str | Path], labels: Sequence[object]) -> Index:
@@ -175,6 +180,7 @@ def _index_parts(root: Path, listing: Listing, parts: dict[Split, Path]) -> Inde
 
 _LOOSE = "outside a class folder"
 _EMPTY = "a folder without images"
+_FOREIGN = "a link out of the data folder"
 
 
 def _read_classes(
@@ -234,6 +240,26 @@ def _index(root: Path, samples: tuple[Sample, ...], *, warnings: Sequence[str]) 
     train = [sample for sample in samples if sample.split in ("train", None)] or samples
     classes = tuple(sorted({str(sample.label) for sample in train}))
     return Index(root=root, samples=samples, classes=classes, warnings=tuple(warnings))
+
+
+def _without_foreign(index: Index, *, follow_links: bool) -> Index:
+    """Leave out what links lead to outside of the folder: a stranger's data stays within itself."""
+    home = index.root.resolve()
+    foreign = [one for one in index.samples if not one.path.resolve().is_relative_to(home)]
+    if follow_links or not foreign:
+        return index
+    links = counted(len(foreign), "photo", "is a link/are links")
+    said = f"{links} out of {index.root}, left out: {join_names([one.name for one in foreign])}"
+    hint = "--set data.follow_links=true takes them"
+    gone = set(foreign)
+    kept = tuple(one for one in index.samples if one not in gone)
+    if not kept:
+        raise DataError(said, hint=hint)
+    left_out = [*index.left_out, *(LeftOut(one.name, _FOREIGN) for one in foreign)]
+    return replace(
+        _index(index.root, kept, warnings=[*index.warnings, f"{said}; {hint}"]),
+        left_out=tuple(sorted(left_out, key=lambda item: item.name)),
+    )
 
 
 def _one_class_hint(index: Index) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune.data.index import index_source
 from finetune.data.split import read_split
@@ -35,7 +35,9 @@ def read_labelled(source: str | Path, *, split: str, bundle: Bundle) -> list[Sam
         DataError: The part is missing, none of its classes is known to the model, or the model was
             trained on these very photos and it is not known which of them it has not seen.
     """
-    index = _with_parts_of_run(index_source(source), source, bundle)
+    follow_links = bool(_data_section(bundle).get("follow_links"))
+    whole = index_source(source, follow_links=follow_links)
+    index = _with_parts_of_run(whole, source, bundle)
     parts = sorted({str(sample.split) for sample in index.samples} - {"None"})
     if parts and split not in parts:
         raise DataError(
@@ -73,6 +75,12 @@ def _with_parts_of_run(index: Index, source: str | Path, bundle: Bundle) -> Inde
 
 def _trained_on(bundle: Bundle) -> Path | None:
     """The data that a model was trained on; None where it does not say."""
-    recipe = bundle.document.get("recipe")
-    path = recipe.get("data", {}).get("path") if isinstance(recipe, Mapping) else None
+    path = _data_section(bundle).get("path")
     return Path(path).resolve() if path else None
+
+
+def _data_section(bundle: Bundle) -> Mapping[str, Any]:
+    """The data section of the recipe that made a model; empty where it does not say."""
+    recipe = bundle.document.get("recipe")
+    section = recipe.get("data") if isinstance(recipe, Mapping) else None
+    return section if isinstance(section, Mapping) else {}

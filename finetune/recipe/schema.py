@@ -112,6 +112,9 @@ class DataSection(Section):
         ge=1,
         description="Images with more pixels are left out, unread.",
     )
+    follow_links: bool = Field(
+        False, description="Take photos that links lead to outside of the data folder."
+    )
     decode: Literal["full", "reduced"] = Field(
         "full",
         description="reduced: large JPEGs at a half to an eighth, in training and prediction.",
@@ -232,6 +235,9 @@ class RuntimeSection(Section):
         "auto", description="Of layers that are computed once, and of what is stored of them."
     )
     memory_format: MemoryFormat | Auto = Field("auto", description="Layout of image tensors.")
+    compile: bool = Field(
+        False, description="Compile training steps by torch.compile; it rounds in another order."
+    )
     workers: Workers | Auto = Field(
         "auto", description="Processes that decode; the result does not depend on it."
     )

@@ -242,3 +242,48 @@ def test_paths_on_two_drives_are_refused(make, monkeypatch):
     assert error(index_pairs, [root / "1.jpg"], ["a"])[0] == (
         "the paths stand on different drives; they must share a folder"
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a privilege there")
+class TestLinks:
+    @pytest.fixture
+    def root(self, make, tmp_path: Path) -> Path:
+        root = make("a/1.jpg", "b/2.jpg")
+        (tmp_path / "secret.jpg").touch()
+        (tmp_path / "pool").mkdir()
+        (tmp_path / "pool" / "3.jpg").touch()
+        (root / "a" / "out.jpg").symlink_to(tmp_path / "secret.jpg")
+        (root / "a" / "in.jpg").symlink_to(root / "b" / "2.jpg")
+        (root / "b" / "pool").symlink_to(tmp_path / "pool")
+        return root
+
+    def test_that_lead_out_of_the_folder_are_left_out_and_said(self, root: Path) -> None:
+        index = index_source(root)
+        assert [one.name for one in index.samples] == ["a/1.jpg", "a/in.jpg", "b/2.jpg"]
+        assert [(one.name, one.reason) for one in index.left_out] == [
+            ("a/out.jpg", "a link out of the data folder"),
+            ("b/pool/3.jpg", "a link out of the data folder"),
+        ]
+        assert index.warnings == (
+            f"2 photos are links out of {root}, left out: a/out.jpg, b/pool/3.jpg; "
+            "--set data.follow_links=true takes them",
+        )
+
+    def test_are_followed_where_that_is_asked_for(self, root: Path) -> None:
+        index = index_source(root, follow_links=True)
+        assert len(index.samples) == 5
+        assert index.warnings == ()
+
+    def test_in_a_csv_lead_no_further(self, root: Path) -> None:
+        (root / "photos.csv").write_text("path,label\na/1.jpg,a\nb/2.jpg,b\na/out.jpg,b\n")
+        index = index_source(root / "photos.csv")
+        assert [one.name for one in index.samples] == ["a/1.jpg", "b/2.jpg"]
+
+    def test_of_a_folder_of_nothing_else_get_a_sentence(self, root: Path, tmp_path: Path) -> None:
+        farm = tmp_path / "farm"
+        for name in ("a", "b"):
+            (farm / name).mkdir(parents=True)
+            (farm / name / "1.jpg").symlink_to(tmp_path / "secret.jpg")
+        message, hint = error(index_source, farm)
+        assert message == f"2 photos are links out of {farm}, left out: a/1.jpg, b/1.jpg"
+        assert hint == "--set data.follow_links=true takes them"
