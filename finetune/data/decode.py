@@ -31,21 +31,30 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from finetune.components.pixels import MODES, to_picture
+from finetune.components.pixels import to_picture
 from finetune.data.bands import why_not_four, with_plain_bands
+from finetune.data.colours import to_channels
 from finetune.errors import DataError
 from finetune.types import Reduction
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from PIL.Image import Image
 
-__all__ = ["UnreadableImageError", "decode", "open_image_file", "quiet", "to_image"]
+__all__ = [
+    "Header",
+    "UnreadableImageError",
+    "decode",
+    "decode_with_header",
+    "open_image_file",
+    "quiet",
+    "to_image",
+]
 
 # HEIF is there where the user has registered a plugin for it.
 _FORMATS = (
@@ -64,6 +73,7 @@ _DAMAGE = (
 )
 _ORIENTATION_TAG = 0x0112  # of EXIF and TIFF
 _ON_ITS_SIDE = (5, 6, 7, 8)
+_TURNED = (2, 3, 4, *_ON_ITS_SIDE)
 _SCALABLE = ("JPEG", "MPO")
 _SCALES = (8, 4, 2)  # that Pillow asks libjpeg for, the smallest picture first
 _ARRAYS = {
@@ -75,6 +85,21 @@ _ARRAYS = {
 
 class UnreadableImageError(DataError):
     """A file is no image that can be read; the message is the reason, without the path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a file says of its image.
+
+    Attributes:
+        format: Pillow's name of the format, such as `JPEG`.
+        mode: Pillow's name of how pixels are stored, such as `RGB`, `P` or `I;16`.
+        is_turned: Whether its orientation is another than upright.
+    """
+
+    format: str
+    mode: str
+    is_turned: bool
 
 
 def decode(
@@ -103,9 +128,22 @@ def decode(
         source = BytesIO(source)
     if isinstance(source, Path):
         with open_image_file(source) as file, quiet():
-            return _decode_file(file, max_pixels, channels, reduction)
+            return _decode_file(file, max_pixels, channels, reduction)[0]
     with quiet():
-        return _decode_file(source, max_pixels, channels, reduction)
+        return _decode_file(source, max_pixels, channels, reduction)[0]
+
+
+def decode_with_header(
+    file: BinaryIO, *, max_pixels: int, channels: int = 3
+) -> tuple["Image", Header]:
+    """Decode an open file in full, as `decode` does, and tell what it says of itself.
+
+    Careful: it leaves Pillow's warnings to `quiet`, which belongs around all threads that decode.
+
+    Raises:
+        UnreadableImageError: It cannot be read; the message is the reason, without the path.
+    """
+    return _decode_file(file, max_pixels, channels, None)
 
 
 def to_image(value: object, *, channels: int = 3) -> "Image":
@@ -177,7 +215,7 @@ def _silence_log() -> None:
 
 def _decode_file(
     file: BinaryIO, max_pixels: int, channels: int, reduction: Reduction | None
-) -> "Image":
+) -> tuple["Image", Header]:
     """Decode an open file, its damage turned into a reason."""
     from PIL import Image, UnidentifiedImageError
 
@@ -196,9 +234,9 @@ def _decode_file(
         if num_pixels > max_pixels:
             raise UnreadableImageError(f"has {num_pixels} pixels, the limit is {max_pixels}")
         if reduction is None or not _is_reduced(image, reduction):
-            return _loaded(image, channels)
+            return _loaded_with_header(image, channels)
         try:
-            return _loaded(image, channels)
+            return _loaded_with_header(image, channels)
         except UnreadableImageError:  # damaged, or libjpeg cannot scale it: its own size decides
             file.seek(0)
             return _decode_file(file, max_pixels, channels, None)
@@ -229,6 +267,13 @@ def _formats() -> list[str]:
     return [name for name in _FORMATS if name in Image.OPEN]
 
 
+def _loaded_with_header(image: "Image", channels: int) -> tuple["Image", Header]:
+    """Load an opened image, and keep what its file said."""
+    format_, mode = str(image.format), image.mode
+    loaded = _loaded(image, channels)
+    return loaded, Header(format_, mode, _orientation(image) in _TURNED)
+
+
 def _loaded(image: "Image", channels: int) -> "Image":
     """Load the pixels, turn them upright, make them what is wanted; no metadata stays."""
     if 0 in image.size:
@@ -238,7 +283,7 @@ def _loaded(image: "Image", channels: int) -> "Image":
         raise UnreadableImageError(reason)
     try:
         image.load()
-        picture = _upright(_to_channels(image, channels), _orientation(image))
+        picture = _upright(to_channels(image, channels), _orientation(image))
     except _DAMAGE as error:
         raise UnreadableImageError(_damage_reason(error)) from error
     # Careful: what kept its EXIF would be turned again by the next who reads it.
@@ -270,66 +315,6 @@ def _upright(image: "Image", orientation: object) -> "Image":
     }
     method = methods.get(orientation) if isinstance(orientation, int) else None
     return image if method is None else image.transpose(method)
-
-
-def _to_channels(image: "Image", channels: int) -> "Image":
-    """Make an image grey, RGB or four plain bands."""
-    if channels == 4:
-        from PIL import Image
-
-        # Careful: convert would composite or invert; the bands themselves are wanted.
-        return image if image.mode == MODES[4] else Image.merge(MODES[4], image.split())
-    if channels == 1 and image.mode == MODES[1] and not image.has_transparency_data:
-        return image
-    colour = _to_rgb(image)
-    return colour if channels == 3 else colour.convert(MODES[1])
-
-
-def _to_rgb(image: "Image") -> "Image":
-    """Convert any mode to RGB by the rules of this module."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _from_deep(image)
-    if image.mode == "LAB":
-        return _from_lab(image)
-    if image.has_transparency_data:
-        return _on_white(image.convert("RGBA"))
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _on_white(image: "Image") -> "Image":
-    """Composite an RGBA image on white."""
-    from PIL import Image
-
-    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-    return Image.alpha_composite(white, image).convert("RGB")
-
-
-def _from_lab(image: "Image") -> "Image":
-    """Convert CIE LAB (D50) to sRGB, which Pillow does by its colour management."""
-    from PIL import ImageCms
-
-    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-    converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    if converted is None:
-        raise ValueError("conversion from LAB failed")
-    return converted
-
-
-def _from_deep(image: "Image") -> "Image":
-    """Bring grey values of 16 or 32 bits to 8."""
-    import numpy as np
-    from PIL import Image
-
-    values: NDArray[np.float64] = np.asarray(image.convert("F"), dtype=np.float64)
-    values = np.nan_to_num(values, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if image.mode != "F" and low >= 0 and high <= 65_535:
-        values = values // 256
-    elif low >= 0 and high <= 1:
-        values = values * 255
-    elif low < 0 or high > 255:
-        values = (values - low) * 255 / max(high - low, 1e-300)
-    return Image.fromarray(np.rint(values).astype(np.uint8)).convert("RGB")
 
 
 def _unidentified_reason(file: BinaryIO) -> str:
