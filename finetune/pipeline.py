@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.data.check import num_leaked
+from finetune.data.leaks import count_leaks, leak_warnings
 from finetune.data.prepare import fingerprint
 from finetune.data.split import write_split
 from finetune.evaluate.evaluate import evaluate
@@ -191,7 +191,8 @@ def _evaluate(bundle: Bundle, planned: Plan, tell: OnEvent) -> dict[str, EvalRes
         if samples:
             report = progress_events("predict", tell)
             outputs = predict_samples(bundle, samples, options=options, progress=report)
-            results[split] = evaluate(outputs, split=split, seed=recipe.seed)
+            notes = leak_warnings(planned.index, split)
+            results[split] = evaluate(outputs, split=split, seed=recipe.seed, notes=notes)
     return results
 
 
@@ -209,5 +210,5 @@ def _header(
         stage_seconds=trained.stage_seconds,
         peak_memory_mib=peak_memory_mib(),
         probe=trained.probe and ProbeFigures(*trained.probe),
-        num_leaked={split: num_leaked(planned.index, split) for split in ("val", "test")},
+        leaks={split: count_leaks(planned.index, split) for split in ("val", "test")},
     )

@@ -58,6 +58,8 @@ class Sample:
         group: Images of one group stay in one part; None means a group of its own.
         digest: Hex digest of the file's bytes; None until `check_images` has run.
         size_px: Width and height of the upright image; None until `check_images` has run.
+        picture: Names the picture shown: files that are copies or near-duplicates share it; None
+            until `check_images` has run.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Sample:
     group: str | None = None
     digest: str | None = None
     size_px: tuple[int, int] | None = None
+    picture: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,33 +1,89 @@
-"""Read every image once before training: unreadable ones are named, copies are found.
+"""Read every image once before training: unreadable ones are named, duplicates are found.
 
 Opening a file or its header is no check: both pass a JPEG that was cut in half. So each image is
-decoded in full, and its bytes are digested while the file is open. Threads do it: Pillow decodes
-outside the interpreter's lock, threads need no second import of anything, and they work in every
-script and notebook on every system.
+decoded in full, its bytes are digested while the file is open, and a thumbnail is kept, by which
+near-duplicates are found. Threads do it: Pillow decodes outside the interpreter's lock, threads
+need no second import of anything, and they work in every script and notebook on every system.
 """
 
 import hashlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
-from typing import BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
-from finetune.data.decode import UnreadableImageError, decode, open_image_file, quiet
+import numpy as np
+
+from finetune.data.decode import (
+    Header,
+    UnreadableImageError,
+    decode_with_header,
+    open_image_file,
+    quiet,
+)
 from finetune.data.kept import KeptViews
+from finetune.data.leaks import conflict_warnings
+from finetune.data.near import find_near_duplicates
+from finetune.data.thumbnail import make_thumbnail
 from finetune.data.words import counted
 from finetune.errors import DataError, join_names
-from finetune.types import Index, LeftOut, Progress, Sample, Split
+from finetune.types import Index, LeftOut, Progress, Sample
 
-__all__ = ["check_images", "find_duplicates", "num_leaked"]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-Check: TypeAlias = Callable[[Sample], Sample | UnreadableImageError]
+__all__ = ["Examined", "NearDuplicates", "check_images", "examine_images"]
+
+Look: TypeAlias = "Callable[[Sample], _Seen | UnreadableImageError]"
 
 _DIGEST_BYTES = 16  # 128 bits: no two of a billion files meet by chance
 _BLOCK_BYTES = 1 << 20
-_MANY = 0.01  # of a part: copies can lift its accuracy by as much
+_MOST_COMPARED = 100_000  # images; the time to compare grows by their square: there some minutes
+
+
+@dataclass(frozen=True, slots=True)
+class NearDuplicates:
+    """Two files that show one picture.
+
+    Attributes:
+        digests: Of the files, in order.
+        likeness: How much the pictures agree, at most 1.
+        is_mirrored: Whether one is the mirror image of the other.
+    """
+
+    digests: tuple[str, str]
+    likeness: float
+    is_mirrored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """Images that were all decoded.
+
+    Attributes:
+        index: Readable samples with digest, size and picture; the others are left out.
+        damaged: Samples that cannot be read, each with the reason.
+        headers: What each readable file says of its image, by name of the sample.
+        near: Files that differ and show one picture; no two have equal bytes.
+        is_compared: Whether near-duplicates were looked for: not among very many images.
+    """
+
+    index: Index
+    damaged: tuple[tuple[Sample, str], ...]
+    headers: Mapping[str, Header]
+    near: tuple[NearDuplicates, ...]
+    is_compared: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one readable file showed."""
+
+    sample: Sample
+    header: Header
+    thumbnail: "NDArray[np.uint8]"
 
 
 def check_images(
@@ -38,7 +94,7 @@ def check_images(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Index:
-    """Decode every image of an index and digest its bytes.
+    """Decode every image of an index, digest its bytes, and find near-duplicates.
 
     Args:
         index: As `index_source` gives it.
@@ -49,79 +105,87 @@ def check_images(
         progress: Called with images done and images in all, in this thread.
 
     Returns:
-        The index with a digest and a size in every sample; unreadable ones moved to `left_out` with
-        their reason; sentences on them and on copies among the warnings.
+        The index with digest, size and picture in every sample; unreadable ones moved to `left_out`
+        with their reason; sentences on them and on contradictory labels among the warnings.
 
     Raises:
         DataError: No image of a class can be read.
     """
-    readable: list[Sample] = []
+    found = examine_images(
+        index, max_pixels=max_pixels, kept=kept, workers=workers, progress=progress
+    )
+    checked = found.index
+    _refuse_lost_classes(checked.samples, found.damaged)
+    warnings = (*checked.warnings, *_damage_warning(found.damaged, len(index.samples)))
+    if not found.is_compared:
+        warnings = (*warnings, _not_compared(len(checked.samples)))
+    return replace(checked, warnings=(*warnings, *conflict_warnings(checked)))
+
+
+def examine_images(
+    index: Index,
+    *,
+    max_pixels: int,
+    kept: KeptViews | None = None,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> Examined:
+    """Decode every image as `check_images` does, and tell all that was seen.
+
+    Nothing is refused: an index without a readable image is examined, too.
+    """
+    seen: list[_Seen] = []
     damaged: list[tuple[Sample, str]] = []
     # Careful: filters of warnings belong to the process, so they are set once around all threads.
-    check = partial(_check_one, max_pixels=max_pixels, kept=kept)
-    with quiet(), closing(_check_all(index.samples, check, workers)) as results:
+    look = partial(_look_at, max_pixels=max_pixels, kept=kept)
+    with quiet(), closing(_look_at_all(index.samples, look, workers)) as results:
         for done, (sample, result) in enumerate(zip(index.samples, results, strict=True), start=1):
             if isinstance(result, UnreadableImageError):
                 damaged.append((sample, result.message))
             else:
-                readable.append(result)
+                seen.append(result)
             if progress is not None:
                 progress(done, len(index.samples))
-    _refuse_lost_classes(readable, damaged)
+    is_compared = len(seen) <= _MOST_COMPARED
+    near = _compare(seen, workers) if is_compared else ()
+    pictures = _pictures(near)
+    samples = [replace(one.sample, picture=_picture_of(one.sample, pictures)) for one in seen]
     left_out = [LeftOut(sample.name, reason) for sample, reason in damaged]
-    checked = replace(
+    examined = replace(
         index,
-        samples=tuple(readable),
+        samples=tuple(samples),
         left_out=tuple(sorted((*index.left_out, *left_out), key=lambda item: item.name)),
     )
-    warnings = (*index.warnings, *_damage_warning(damaged, len(index.samples)))
-    return replace(checked, warnings=(*warnings, *_copy_warnings(checked)))
+    headers = {one.sample.name: one.header for one in seen}
+    return Examined(examined, tuple(damaged), headers, near, is_compared)
 
 
-def find_duplicates(index: Index) -> tuple[tuple[Sample, ...], ...]:
-    """Group the samples whose files are equal byte for byte.
-
-    Returns:
-        Groups of two or more samples, each in the order of names; samples without a digest are in
-        none.
-    """
-    digested = [sample for sample in index.samples if sample.digest is not None]
-    ordered = sorted(digested, key=lambda sample: (str(sample.digest), sample.name))
-    groups = (tuple(group) for _, group in groupby(ordered, key=lambda sample: sample.digest))
-    return tuple(sorted((group for group in groups if len(group) > 1), key=lambda g: g[0].name))
-
-
-def num_leaked(index: Index, split: Split) -> int:
-    """Count the images of a part whose bytes also stand in the training part."""
-    trained = {sample.digest for sample in index.part("train")} - {None}
-    return sum(sample.digest in trained for sample in index.part(split))
-
-
-def _check_all(
-    samples: tuple[Sample, ...], check: Check, workers: int
-) -> Generator[Sample | UnreadableImageError, None, None]:
-    """Check samples in order, in threads where more than one is wanted."""
+def _look_at_all(
+    samples: tuple[Sample, ...], look: Look, workers: int
+) -> "Generator[_Seen | UnreadableImageError, None, None]":
+    """Look at samples in order, in threads where more than one is wanted."""
     if workers < 2:
-        yield from map(check, samples)
+        yield from map(look, samples)
         return
     with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(check, samples)
+        yield from pool.map(look, samples)
 
 
-def _check_one(
+def _look_at(
     sample: Sample, *, max_pixels: int, kept: KeptViews | None
-) -> Sample | UnreadableImageError:
-    """Give a sample whose image decodes its digest and size, or the reason why it does not."""
+) -> _Seen | UnreadableImageError:
+    """Decode a sample's image and digest its file, or give the reason why that cannot be done."""
     channels = 3 if kept is None else kept.channels
     try:
         with open_image_file(sample.path) as file:
-            image = decode(file, max_pixels=max_pixels, channels=channels)
+            image, header = decode_with_header(file, max_pixels=max_pixels, channels=channels)
             digest = _digest(file)
-            if kept is not None:
-                kept.keep(digest, image)
-            return replace(sample, digest=digest, size_px=image.size)
     except UnreadableImageError as error:
         return error
+    if kept is not None:
+        kept.keep(digest, image)
+    known = replace(sample, digest=digest, size_px=image.size)
+    return _Seen(known, header, make_thumbnail(image))
 
 
 def _digest(file: BinaryIO) -> str:
@@ -133,7 +197,37 @@ def _digest(file: BinaryIO) -> str:
     return state.hexdigest()
 
 
-def _refuse_lost_classes(kept: list[Sample], damaged: list[tuple[Sample, str]]) -> None:
+def _compare(seen: Iterable[_Seen], workers: int) -> tuple[NearDuplicates, ...]:
+    """Find near-duplicates among files that differ, in an order that follows from their content."""
+    thumbnails = {str(one.sample.digest): one.thumbnail for one in seen}
+    digests = sorted(thumbnails)
+    if len(digests) < 2:
+        return ()
+    stacked = np.stack([thumbnails[digest] for digest in digests])
+    pairs = find_near_duplicates(stacked, workers=workers)
+    return tuple(
+        NearDuplicates((digests[pair.one], digests[pair.other]), pair.likeness, pair.is_mirrored)
+        for pair in pairs
+    )
+
+
+def _pictures(near: Iterable[NearDuplicates]) -> dict[str, str]:
+    """Give each digest of a near-duplicate the least digest that it is joined to."""
+    groups: dict[str, set[str]] = {}
+    for pair in near:
+        one, other = (groups.setdefault(digest, {digest}) for digest in pair.digests)
+        if one is not other:
+            one |= other
+            groups |= dict.fromkeys(other, one)
+    return {digest: min(group) for digest, group in groups.items()}
+
+
+def _picture_of(sample: Sample, pictures: Mapping[str, str]) -> str | None:
+    """Name the picture that a sample shows: by its own digest where no other file shows it."""
+    return None if sample.digest is None else pictures.get(sample.digest, sample.digest)
+
+
+def _refuse_lost_classes(kept: Iterable[Sample], damaged: Iterable[tuple[Sample, str]]) -> None:
     """Raise where a class has no readable image."""
     lost = sorted({str(sample.label) for sample, _ in damaged} - {str(s.label) for s in kept})
     if not lost:
@@ -143,7 +237,7 @@ def _refuse_lost_classes(kept: list[Sample], damaged: list[tuple[Sample, str]]) 
     raise DataError(f"no image of {word} {join_names(lost)} can be read: {join_names(files)}")
 
 
-def _damage_warning(damaged: list[tuple[Sample, str]], num_samples: int) -> tuple[str, ...]:
+def _damage_warning(damaged: tuple[tuple[Sample, str], ...], num_samples: int) -> tuple[str, ...]:
     """Say which files cannot be read, if any."""
     if not damaged:
         return ()
@@ -152,22 +246,9 @@ def _damage_warning(damaged: list[tuple[Sample, str]], num_samples: int) -> tupl
     return (f"{num_found} cannot be read, left out: {join_names(files)}",)
 
 
-def _copy_warnings(index: Index) -> tuple[str, ...]:
-    """Say which copies spoil figures: across parts, and under two labels."""
-    warnings = []
-    words: dict[Split, str] = {"val": "validation", "test": "test"}
-    for split, word in words.items():
-        leaked, total = num_leaked(index, split), len(index.part(split))
-        if leaked:
-            are = "is a byte-for-byte copy" if leaked == 1 else "are byte-for-byte copies"
-            verdict = "slightly too good" if leaked < _MANY * total else "not to be trusted"
-            warnings.append(
-                f"{leaked} of {total} {word} images {are} of training images: "
-                f"the {word} figures are {verdict}"
-            )
-    torn = [group for group in find_duplicates(index) if len({s.label for s in group}) > 1]
-    if torn:
-        pairs = [" = ".join(f"{s.name} ({s.label})" for s in group) for group in torn]
-        images = counted(len(torn), "image", "stands/stand")
-        warnings.append(f"{images} under more than one label: {join_names(pairs)}")
-    return tuple(warnings)
+def _not_compared(num_images: int) -> str:
+    """Say that near-duplicates were not looked for."""
+    return (
+        f"near-duplicates were not looked for: {num_images} images are more than {_MOST_COMPARED}; "
+        "copies were found by their bytes alone"
+    )

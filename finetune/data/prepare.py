@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from finetune.components.preprocess import Preprocessing
 from finetune.data.check import check_images
 from finetune.data.kept import KeptViews
+from finetune.data.leaks import leak_warnings
 from finetune.data.split import split_index
 from finetune.types import DataFacts, Index, Progress
 
@@ -48,9 +50,11 @@ def prepare_data(
         workers=workers,
         progress=progress,
     )
-    return split_index(
+    index = split_index(
         checked, val_fraction=section.val_fraction, test_fraction=section.test_fraction, seed=seed
     )
+    leaks = (*leak_warnings(index, "val"), *leak_warnings(index, "test"))
+    return replace(index, warnings=(*index.warnings, *leaks))
 
 
 def describe_data(index: Index) -> DataFacts:

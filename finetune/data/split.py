@@ -1,9 +1,9 @@
 """Carve validation and test parts: stratified, grouped, copies together, seeded by content.
 
 scikit-learn's `StratifiedGroupKFold` is not used: its parts are 1/k of the data, and they depend on
-the order of the samples. Here images that share a group or their bytes make a unit; units are
-drawn in an order that follows from the seed and the digests of their files alone, so that renaming,
-moving or listing the files differently leaves every image in its part.
+the order of the samples. Here images that share a group, their bytes or a picture (near-duplicates)
+make a unit; units are drawn in an order that follows from the seed and the digests of their files
+alone, so that renaming, moving or listing the files differently leaves every image in its part.
 
 A part takes of each class its fraction, rounded, at least one; a class with fewer than three
 images, or too few units for all parts, stays in train as a whole, and that is said.
@@ -49,7 +49,7 @@ def split_index(index: Index, *, val_fraction: float, test_fraction: float, seed
     `test` is carved as well.
 
     Args:
-        index: As `check_images` gives it: the digests decide the split.
+        index: As `check_images` gives it: digests and pictures decide the split.
         val_fraction: Part of each class, in (0, 1).
         test_fraction: Part of each class, in [0, 1); 0 carves none.
         seed: Of the order in which units are drawn.
@@ -246,11 +246,12 @@ class _Choice:
 
 
 def _make_units(samples: Sequence[Sample], seed: int) -> list[_Unit]:
-    """Join samples that share a group or their bytes, and put the units into their drawn order."""
+    """Join samples that share a group, bytes or a picture, and put the units into drawn order."""
     leader = list(range(len(samples)))
     first: dict[tuple[str, str], int] = {}
     for position, sample in enumerate(samples):
-        for kind, value in (("group", sample.group), ("digest", sample.digest)):
+        shared = {"group": sample.group, "digest": sample.digest, "picture": sample.picture}
+        for kind, value in shared.items():
             if value is not None:
                 other = first.setdefault((kind, value), position)
                 leader[_find(leader, position)] = _find(leader, other)

@@ -1,5 +1,6 @@
 """From what a network said to figures: outputs in, result out, nothing on disk."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,9 @@ __all__ = ["evaluate"]
 WIDE = 0.2  # an accuracy known to within 20 points tells no two sensible models apart
 
 
-def evaluate(outputs: Outputs, *, split: str, seed: int = 0) -> EvalResult:
+def evaluate(
+    outputs: Outputs, *, split: str, seed: int = 0, notes: Sequence[str] = ()
+) -> EvalResult:
     """Score what a network said of the images of one split.
 
     Images that could not be read and images of a class that the model does not know are not
@@ -28,6 +31,7 @@ def evaluate(outputs: Outputs, *, split: str, seed: int = 0) -> EvalResult:
         outputs: N images' probabilities and labels.
         split: Name of the split: `val`, `test`, `train`.
         seed: Seed of the resampling behind the interval of macro F1.
+        notes: What else should be read beside the figures; first among their warnings.
 
     Raises:
         DataError: There is no image to score.
@@ -45,7 +49,7 @@ def evaluate(outputs: Outputs, *, split: str, seed: int = 0) -> EvalResult:
         num_unreadable=len(outputs.errors),
         num_unlabelled=int(_is_unlabelled(outputs).sum()),
         warnings=tuple(
-            [*_warn_of_size(figures), *_warn_of_classes(figures), *_warn_of_rest(outputs)]
+            [*notes, *_warn_of_size(figures), *_warn_of_classes(figures), *_warn_of_rest(outputs)]
         ),
     )
     return EvalResult(split=split, outputs=outputs, figures=figures)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from finetune.data.leaks import Leaks
 from finetune.errors import FinetuneError
 from finetune.evaluate.figures import ClassFigures
 from finetune.evaluate.result import EvalResult, has_answer, name_column, probability_frame
@@ -65,7 +66,7 @@ class MetricsHeader:
         stage_seconds: All that each stage cost, by name, in order.
         peak_memory_mib: Largest resident memory; None where it is not known.
         probe: None where no probe was made.
-        num_leaked: By split, images whose bytes are also in train; a split not named is null.
+        leaks: By split, how many of its images are also in train; a split not named is null.
     """
 
     run: str
@@ -77,7 +78,7 @@ class MetricsHeader:
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
     peak_memory_mib: int | None = None
     probe: ProbeFigures | None = None
-    num_leaked: Mapping[str, int] = field(default_factory=dict)
+    leaks: Mapping[str, Leaks] = field(default_factory=dict)
 
 
 def metrics_document(
@@ -91,7 +92,7 @@ def metrics_document(
     """
     splits: dict[str, object] = {"val": None, "test": None}
     for split, result in results.items():
-        splits[split] = _split_document(result, num_leaked=header.num_leaked.get(split))
+        splits[split] = _split_document(result, leaks=header.leaks.get(split))
     probe = header.probe and {
         "val_accuracy": header.probe.val_accuracy,
         "seconds": header.probe.seconds,
@@ -196,7 +197,7 @@ def _prediction_lines(outputs: Outputs, *, kind: str, top_k: int | None) -> Iter
         yield json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _split_document(result: EvalResult, *, num_leaked: int | None) -> dict[str, object]:
+def _split_document(result: EvalResult, *, leaks: Leaks | None) -> dict[str, object]:
     """Give the figures of one split: the contract's in its order, ours beside and behind them."""
     figures = result.figures
     return {
@@ -216,7 +217,8 @@ def _split_document(result: EvalResult, *, num_leaked: int | None) -> dict[str, 
         "per_class": {row.name: _class_document(row) for row in figures.per_class},
         "num_unreadable": figures.num_unreadable,
         "num_unlabelled": figures.num_unlabelled,
-        "num_leaked": num_leaked,
+        "num_leaked": leaks and leaks.num_copies,
+        "num_near_leaked": leaks and leaks.num_near,
         "warnings": list(figures.warnings),
     }
 

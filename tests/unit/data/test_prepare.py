@@ -27,3 +27,35 @@ def test_the_fingerprint_is_of_content_and_not_of_names(tiny_folder, tmp_path):
     assert fingerprint(prepared(copy)) == fingerprint(prepared(tiny_folder))
     next(copy.rglob("*.png")).unlink()
     assert fingerprint(prepared(copy)) != fingerprint(prepared(tiny_folder))
+
+
+def test_near_duplicates_are_drawn_into_one_part(tmp_path, draw_scene):
+    for number in range(24):
+        folder = tmp_path / "ab"[number % 2]
+        folder.mkdir(exist_ok=True)
+        scene = draw_scene(number // 4)  # of each, two files in either class
+        scene.resize((60 + number, 50)).save(folder / f"{number}.png")
+    index = prepared(tmp_path)
+    parts = {
+        one.picture: {other.split for other in index.samples if other.picture == one.picture}
+        for one in index.samples
+    }
+    assert len(parts) == 6
+    assert all(len(splits) == 1 for splits in parts.values())
+    assert {part for splits in parts.values() for part in splits} == {"train", "val", "test"}
+
+
+def test_leaks_between_given_parts_are_said(tmp_path, draw_scene):
+    for part, first in (("train", 0), ("val", 10), ("test", 3)):
+        for number in range(first, first + 4):
+            folder = tmp_path / part / "ab"[number % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            side = 60 if part == "train" else 80
+            draw_scene(number).resize((side, side)).save(folder / f"{number}.png")
+    shutil.copy(tmp_path / "train/a/0.png", tmp_path / "test/a/copy.png")
+    assert prepared(tmp_path).warnings == (
+        "1 of 5 test images is a byte-for-byte copy of training images: "
+        "the test figures are not to be trusted",
+        "1 of 5 test images is a near-duplicate of training images: "
+        "the test figures are not to be trusted",
+    )

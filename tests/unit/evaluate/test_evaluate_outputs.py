@@ -14,6 +14,12 @@ def test_every_image_of_a_known_class_is_scored(make_outputs):
     assert (result.figures.num_unreadable, result.figures.num_unlabelled) == (0, 0)
 
 
+def test_notes_stand_first_among_the_warnings(make_outputs):
+    figures = evaluate(make_outputs([0, 1], [0, 1]), split="test", notes=["leaks"]).figures
+    assert figures.warnings[0] == "leaks"
+    assert len(figures.warnings) == 2
+
+
 def test_an_image_that_could_not_be_read_is_counted_and_named_but_not_scored(make_outputs):
     outputs = make_outputs([0, 1, 1], [0, 1, 0], errors={2: "truncated file"})
     figures = evaluate(outputs, split="test").figures

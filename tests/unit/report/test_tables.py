@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
+from finetune.data.leaks import Leaks
 from finetune.errors import FinetuneError
 from finetune.evaluate.evaluate import evaluate
 from finetune.report.tables import (
@@ -96,7 +97,7 @@ def test_metrics_json_has_the_fields_of_the_contract_in_order(results, tmp_path)
 
 
 def test_a_split_has_the_figures_of_the_contract_in_order_and_ours_beside(results):
-    document = metrics_document(results, header=header_of(num_leaked={"val": 3}))
+    document = metrics_document(results, header=header_of(leaks={"val": Leaks(3, 2)}))
     assert list(document["splits"]["val"]) == [
         "num_samples",
         "accuracy",
@@ -115,10 +116,13 @@ def test_a_split_has_the_figures_of_the_contract_in_order_and_ours_beside(result
         "num_unreadable",
         "num_unlabelled",
         "num_leaked",
+        "num_near_leaked",
         "warnings",
     ]
     assert document["splits"]["val"]["num_leaked"] == 3
+    assert document["splits"]["val"]["num_near_leaked"] == 2
     assert document["splits"]["test"]["num_leaked"] is None
+    assert document["splits"]["test"]["num_near_leaked"] is None
 
 
 def test_a_class_has_the_figures_of_the_contract_in_order(results):
