@@ -98,7 +98,9 @@ def wait_until(is_time: Callable[[], bool], process: Process) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not is_time():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise RuntimeError("the run ended too early")
+            process.kill()
+            _, errors = process.communicate()
+            raise RuntimeError(f"the run ended too early: {errors.decode()}")
         time.sleep(0.001)
 
 

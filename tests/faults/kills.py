@@ -119,11 +119,12 @@ def kill_once(work: Path, name: str, when: str, after: float) -> Outcome | None:
             time.perf_counter() >= deadline and any(run.glob("checkpoints/.*.safetensors"))
         ),
     }[when]
-    if not wait_for(is_time, process):
-        process.wait()
+    is_running = wait_for(is_time, process)
+    if is_running:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    if not is_running:
         return None
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
     stage = last_stage(run)
     had_checkpoint = any(run.glob("checkpoints/[0-9]*"))
     finish(work, name, "--resume")
