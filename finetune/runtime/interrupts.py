@@ -43,7 +43,10 @@ def interrupts_deferred() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         request.is_made = True
 
-    before = {number: signal.signal(number, note) for number in _SIGNALS}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # as a shell has it for what runs in its background
+            signal.signal(number, note)
     try:
         yield request
     finally:

@@ -150,6 +150,8 @@ def start(work: Path, name: str, *flags: str) -> Process:
         command,
         env=environment,
         start_new_session=True,
+        # A shell lets what it runs in the background ignore Ctrl-C, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )

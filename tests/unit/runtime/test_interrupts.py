@@ -41,6 +41,16 @@ def test_handlers_are_as_they_were_afterwards() -> None:
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
+def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts_deferred() as request:
+            signal.raise_signal(signal.SIGINT)
+        assert not request.is_made
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_an_error_in_the_block_goes_before_the_interruption() -> None:
     assert interrupted_by(signal.SIGINT, error=ValueError("first")) == [True]
 
