@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from finetune.components.metrics import METRICS
 from finetune.errors import Problem, RecipeError
 from finetune.model.fuse import fused
 from finetune.model.parts import digest_of
 from finetune.model.store import StoreFullError
 from finetune.train.compute import Computing, Frozen
-from finetune.train.probe import Features, Probe, fit_probe
+from finetune.train.linear import Features, LinearModel
+from finetune.train.probe import fit_probe
 from finetune.train.session import UNKNOWN, Epoch, Session, figures_of, offer
 
 if TYPE_CHECKING:
@@ -44,25 +44,32 @@ def fit_stage(session: Session, stage: ResolvedStage) -> str:
         train, val, counts = _features(session, place="memory")
     training = session.recipe.training
     balanced = training.class_weights == "balanced" or training.sampler == "balanced"
-    probe = fit_probe(train, val, num_classes=len(inputs.counts), balanced=balanced)
-    network.set_linear_head(torch.from_numpy(probe.weight), torch.from_numpy(probe.bias))
-    _check_linear(session, probe)
+    probe = fit_probe(
+        train,
+        val,
+        num_classes=len(inputs.counts),
+        balanced=balanced,
+        device=session.accelerator.device,
+    )
+    model = probe.model
+    network.set_linear_head(torch.from_numpy(model.weight), torch.from_numpy(model.bias))
+    _check_linear(session, model)
     seconds = time.perf_counter() - started
-    probs = probe.probabilities(val.values) if len(val.labels) else None
+    probs = model.probabilities(val.values) if len(val) else None
     figures = figures_of(probs, val.labels)
-    train_probs = probe.probabilities(train.values)
     epoch = Epoch(
         stage=stage.name,
         number=1,
-        train_loss=METRICS["log_loss"](train_probs, train.labels),
-        images_per_second=len(train.labels) / max(seconds, 1e-9),
+        train_loss=model.log_loss(train),
+        images_per_second=len(train) / max(seconds, 1e-9),
         figures=figures,
         lr=0.0,
         seconds=seconds,
     )
     offer(session, epoch, network)
     session.probe = (figures.get("val_accuracy", UNKNOWN), seconds)
-    return f"strength C={probe.strength:.3g}: {probe.reason}; {counts}; "
+    solved = f"solved by {probe.solver.value}: {probe.solver.reason}"
+    return f"strength C={probe.strength:.3g}: {probe.reason}; {solved}; {counts}; "
 
 
 def _features(
@@ -98,14 +105,14 @@ def _read(views: StoredViews) -> Features:
     return Features(values.float().numpy(), views.labels.numpy())
 
 
-def _check_linear(session: Session, probe: Probe) -> None:
+def _check_linear(session: Session, model: LinearModel) -> None:
     """Refuse a head whose logits are not the linear map of the features that was fitted."""
     plain = session.inputs.train_part.plain
     images = torch.stack([plain[position][0] for position in range(min(_NUM_CHECKED, len(plain)))])
     network = session.network.eval()
     with torch.inference_mode():
         batch = session.preprocessing.normalize(images.to(session.accelerator.device))
-        expected = probe.probabilities(network.head_inputs(batch).float().cpu().numpy())
+        expected = model.probabilities(network.head_inputs(batch).float().cpu().numpy())
         found = network(batch).float().softmax(dim=1).cpu().numpy()
     if not np.allclose(expected, found, atol=1e-3):
         raise RecipeError(

@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from finetune.train.probe import Features, fit_probe
+from finetune.train.linear import Features
+from finetune.train.probe import fit_probe
+from finetune.train.solvers import SolverName
 
 
 def make_features(num: int, *, num_classes: int, width: int, seed: int = 0) -> Features:
@@ -21,24 +24,47 @@ def make_features(num: int, *, num_classes: int, width: int, seed: int = 0) -> F
     return Features((values * scales + 5 * scales).astype(np.float32), labels.astype(np.int64))
 
 
+def no_features(width: int) -> Features:
+    return make_features(0, num_classes=2, width=width)
+
+
+# scikit-learn's own tolerance is the looser one
+@pytest.mark.parametrize(("solver", "tolerance"), [("scikit-learn", 0.02), ("torch", 1e-3)])
 @pytest.mark.parametrize("num_classes", [2, 4])
 @pytest.mark.parametrize("width", [6, 300])
-def test_weights_equal_scikit_learns_on_scaled_features(num_classes: int, width: int) -> None:
+def test_probabilities_equal_scikit_learns_on_scaled_features(
+    num_classes: int, width: int, solver: SolverName, tolerance: float
+) -> None:
     train = make_features(120, num_classes=num_classes, width=width)
     val = make_features(100, num_classes=num_classes, width=width, seed=1)
-    probe = fit_probe(train, val, num_classes=num_classes)
+    probe = fit_probe(train, val, num_classes=num_classes, solver=solver)
     scaler = StandardScaler().fit(train.values)
-    model = LogisticRegression(C=probe.strength, max_iter=5000, tol=1e-6)
+    model = LogisticRegression(C=probe.strength, max_iter=5000, tol=1e-7)
     model.fit(scaler.transform(train.values), train.labels)
     expected = model.predict_proba(scaler.transform(val.values))
-    # 0.02: the probe's own fit stops at a looser tolerance
-    np.testing.assert_allclose(probe.probabilities(val.values), expected, atol=0.02)
+    np.testing.assert_allclose(probe.model.probabilities(val.values), expected, atol=tolerance)
+
+
+@pytest.mark.parametrize("num_val", [0, 100])
+@pytest.mark.parametrize("num_classes", [2, 4])
+def test_both_solvers_choose_the_same_strength(num_classes: int, num_val: int) -> None:
+    train = make_features(150, num_classes=num_classes, width=6)
+    val = make_features(num_val, num_classes=num_classes, width=6, seed=1)
+    first = fit_probe(train, val, num_classes=num_classes, solver="scikit-learn")
+    second = fit_probe(train, val, num_classes=num_classes, solver="torch")
+    assert first.strength == second.strength
+
+
+def test_the_solver_is_chosen_by_size_and_says_so() -> None:
+    probe = fit_probe(make_features(60, num_classes=3, width=5), no_features(5), num_classes=3)
+    assert probe.solver.value == "scikit-learn"
+    assert probe.solver.reason.startswith("60 images x 5 features x 3 classes are fewer than")
 
 
 def test_two_classes_get_two_symmetric_rows() -> None:
     train = make_features(60, num_classes=2, width=5)
-    probe = fit_probe(train, make_features(0, num_classes=2, width=5), num_classes=2)
-    np.testing.assert_allclose(probe.weight[0], -probe.weight[1])
+    probe = fit_probe(train, no_features(5), num_classes=2)
+    np.testing.assert_allclose(probe.model.weight[0], -probe.model.weight[1])
 
 
 def test_strength_comes_from_validation_where_that_is_large() -> None:
@@ -55,20 +81,52 @@ def test_strength_comes_from_folds_where_validation_is_small() -> None:
     assert probe.reason == "least log loss over 5 folds of the training part"
 
 
-def test_class_of_one_image_is_fitted_without_folds() -> None:
+def test_one_fold_of_many_images_is_enough() -> None:
+    train = make_features(5000, num_classes=3, width=5)
+    probe = fit_probe(train, no_features(5), num_classes=3)
+    assert probe.reason == "least log loss on 1,000 training images held out"
+
+
+def test_one_image_a_class_is_fitted_without_folds() -> None:
     train = make_features(7, num_classes=7, width=50)
-    probe = fit_probe(train, make_features(0, num_classes=7, width=50), num_classes=7)
-    assert "a class has one training image" in probe.reason
-    assert (probe.probabilities(train.values).argmax(axis=1) == train.labels).all()
+    probe = fit_probe(train, no_features(50), num_classes=7)
+    assert probe.reason == "each class has one training image, so none could be held out"
+    assert (probe.model.probabilities(train.values).argmax(axis=1) == train.labels).all()
 
 
-def test_constant_feature_does_no_harm() -> None:
+@pytest.mark.parametrize("solver", ["scikit-learn", "torch"])
+def test_the_only_image_of_a_class_is_never_held_out(solver: SolverName) -> None:
+    train = make_features(40, num_classes=2, width=5)[np.r_[0, 1:40:2]]  # one of class 0
+    probe = fit_probe(train, no_features(5), num_classes=2, solver=solver)
+    assert probe.reason == "least log loss over 5 folds of the training part"
+
+
+@pytest.mark.parametrize("solver", ["scikit-learn", "torch"])
+def test_a_constant_feature_gets_no_weight(solver: SolverName) -> None:
     train = make_features(60, num_classes=2, width=5)
-    values = np.hstack([train.values, np.full((60, 1), 3.0, dtype=np.float32)])
-    probe = fit_probe(
-        Features(values, train.labels), make_features(0, num_classes=2, width=6), num_classes=2
+    values = np.hstack([train.values, np.full((60, 1), 3.1, dtype=np.float32)])
+    probe = fit_probe(Features(values, train.labels), no_features(6), num_classes=2, solver=solver)
+    np.testing.assert_allclose(probe.model.weight[:, 5], 0.0, atol=1e-6)
+
+
+def test_a_large_fit_copies_the_features_no_more_than_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("finetune.train.linear._CHUNK", 10_000)  # small beside them
+    train = make_features(6000, num_classes=2, width=100)
+    tracemalloc.start()
+    fit_probe(train, no_features(100), num_classes=2, solver="torch")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2.2 * train.values.nbytes  # labels and rows among it
+
+
+def test_a_probe_is_the_same_again() -> None:
+    train = make_features(200, num_classes=3, width=20)
+    first, second = (
+        fit_probe(train, no_features(20), num_classes=3, solver="torch") for _ in range(2)
     )
-    assert np.isfinite(probe.weight).all()
+    np.testing.assert_array_equal(first.model.weight, second.model.weight)
 
 
 @pytest.mark.parametrize("num_images", [60, 2000])
@@ -87,8 +145,8 @@ def test_balanced_probe_finds_the_rare_class_more_often() -> None:
     none = Features(values[:0], labels[:0])
     plain = fit_probe(Features(values, labels), none, num_classes=2)
     fair = fit_probe(Features(values, labels), none, num_classes=2, balanced=True)
-    assert (fair.probabilities(values)[:, 1] > 0.5).sum() > (
-        plain.probabilities(values)[:, 1] > 0.5
+    assert (fair.model.probabilities(values)[:, 1] > 0.5).sum() > (
+        plain.model.probabilities(values)[:, 1] > 0.5
     ).sum()
 
 
@@ -96,7 +154,8 @@ FIRST_FIT = """
 import sys
 import numpy as np
 import threadpoolctl
-from finetune.train.probe import Features, fit_probe
+from finetune.train.linear import Features
+from finetune.train.probe import fit_probe
 
 limits = threadpoolctl.threadpool_limits
 
