@@ -11,7 +11,17 @@ HEAVY = {
     "PIL", "accelerate", "albumentations", "cv2", "huggingface_hub", "numpy", "pandas", "pydantic",
     "rich", "ruamel", "scipy", "sklearn", "timm", "torch", "torchvision",
 }  # fmt: skip
-COMMANDS = ("run", "evaluate", "predict", "recipes", "backbones", "cache", "doctor", "demo")
+COMMANDS = (
+    "run",
+    "evaluate",
+    "predict",
+    "recipes",
+    "check",
+    "backbones",
+    "cache",
+    "doctor",
+    "demo",
+)
 
 
 def modules_after(code: str) -> set[str]:

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from finetune.cli.backbones import backbones
 from finetune.cli.border import UsageError, guarded, report_bug
 from finetune.cli.cache import cache
+from finetune.cli.check import check
 from finetune.cli.demo import demo
 from finetune.cli.doctor import doctor
 from finetune.cli.evaluate import evaluate
@@ -58,6 +59,7 @@ app = typer.Typer(
 app.command("run", short_help="Fine-tune, test and save.")(run)
 app.command("evaluate", short_help="Figures of a saved model on labelled photos.")(evaluate)
 app.command("predict", short_help="Answers of a saved model for new photos.")(predict)
+app.command("check", short_help="What is wrong or odd in a folder of photos.")(check)
 app.command("backbones", short_help="Which networks there are to start from.")(backbones)
 app.command("doctor", short_help="What stands between this machine and a run.")(doctor)
 app.command("demo", short_help="Try it: no photos, no network needed.")(demo)

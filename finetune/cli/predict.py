@@ -108,16 +108,16 @@ def inference_options(num_images: int) -> InferenceOptions:
 
 
 @contextmanager
-def shown_progress(screen: Screen) -> Iterator[Progress]:
-    """Give a callback that draws how many images are predicted; the bar goes at the end."""
+def shown_progress(screen: Screen, label: str = "predicting") -> Iterator[Progress]:
+    """Give a callback that draws how many images are done; the bar goes at the end."""
     from finetune.train.events import Progressed, progress_events
 
     def draw(event: Event) -> None:
         if isinstance(event, Progressed):
-            screen.progress("predicting", event.done, event.total, event.images_per_second)
+            screen.progress(label, event.done, event.total, event.images_per_second)
 
     try:
-        yield progress_events("predict", draw)
+        yield progress_events(label, draw)
     finally:
         screen.end_progress()
 

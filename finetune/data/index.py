@@ -10,7 +10,7 @@ composed Unicode (NFC), since archives made on macOS decompose them.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +20,14 @@ from finetune.data.words import counted
 from finetune.errors import DataError, join_names
 from finetune.types import Index, LeftOut, Sample, Split
 
-__all__ = ["index_pairs", "index_source", "list_images", "require_trainable"]
+__all__ = [
+    "index_pairs",
+    "index_source",
+    "index_unlabelled",
+    "leave_out",
+    "list_images",
+    "require_trainable",
+]
 
 _LAYOUT = "give a folder with one folder a class, the same below train/, val/, test/, or a CSV"
 # Endings that are no photo whatever the content: left out without being opened.
@@ -60,6 +67,53 @@ def index_source(source: str | Path, *, follow_links: bool = False) -> Index:
     samples, warnings = read_manifest(path)
     found = _index(path.parent, samples, warnings=warnings)
     return _without_foreign(found, follow_links=follow_links)
+
+
+def index_unlabelled(folder: Path) -> Index | None:
+    """Find the photos that stand directly in a folder, without labels.
+
+    Returns:
+        The samples, and no classes; None where the folder has folders in it, which are classes or
+        parts.
+
+    Raises:
+        DataError: There are no photos, or the folder cannot be listed.
+    """
+    root = folder.expanduser().absolute()
+    listing = list_folder(root)
+    if listing.folders:
+        return None
+    photos, others = _by_ending(listing.files, root)
+    if not photos:
+        raise DataError(f"{root} holds no images", hint=_LAYOUT)
+    samples = tuple(Sample(path=file, name=file.name) for file in photos)
+    left_out = sorted([*_left_out(root, listing.left_out), *others], key=lambda item: item.name)
+    return Index(root=root, samples=samples, classes=(), left_out=tuple(left_out))
+
+
+def leave_out(
+    index: Index, names: Collection[str], *, reason: str, warnings: Sequence[str] = ()
+) -> Index:
+    """Leave samples out of an index, by name; classes that lose all of their photos go with them.
+
+    Args:
+        index: Of which to leave out.
+        names: Of samples; others play no part.
+        reason: Stands beside each.
+        warnings: Are added.
+
+    Raises:
+        DataError: No photo is left.
+    """
+    gone = [sample for sample in index.samples if sample.name in names]
+    kept = tuple(sample for sample in index.samples if sample.name not in names)
+    if not kept:
+        raise DataError(f"no photo of {index.root} is left: all are {reason}")
+    left_out = [*index.left_out, *(LeftOut(sample.name, reason) for sample in gone)]
+    return replace(
+        _index(index.root, kept, warnings=[*index.warnings, *warnings]),
+        left_out=tuple(sorted(left_out, key=lambda item: item.name)),
+    )
 
 
 def index_pairs(paths: Sequence[str | Path], labels: Sequence[object]) -> Index:
@@ -193,12 +247,8 @@ def _read_classes(
     for folder in listing.folders:
         files, skipped = walk_files(folder, root=root)
         left_out += skipped
-        photos = [file for file in files if file.suffix.lower() not in _NOT_IMAGES]
-        left_out += [
-            LeftOut(file.relative_to(root).as_posix(), f"no image by its ending {file.suffix}")
-            for file in files
-            if file.suffix.lower() in _NOT_IMAGES
-        ]
+        photos, others = _by_ending(files, root)
+        left_out += others
         label = class_name(folder.name)
         samples += [
             Sample(path=file, name=file.relative_to(root).as_posix(), label=label, split=split)
@@ -207,6 +257,19 @@ def _read_classes(
         if not photos:
             left_out.append(LeftOut(folder.relative_to(root).as_posix(), _EMPTY))
     return samples, left_out
+
+
+def _by_ending(files: Iterable[Path], root: Path) -> tuple[list[Path], list[LeftOut]]:
+    """Part files into those that may be photos and those that are none by their ending."""
+    photos: list[Path] = []
+    others: list[LeftOut] = []
+    for file in files:
+        if file.suffix.lower() in _NOT_IMAGES:
+            reason = f"no image by its ending {file.suffix}"
+            others.append(LeftOut(file.relative_to(root).as_posix(), reason))
+        else:
+            photos.append(file)
+    return photos, others
 
 
 def _left_out(root: Path, entries: Iterable[tuple[Path, str]]) -> list[LeftOut]:
@@ -251,15 +314,10 @@ def _without_foreign(index: Index, *, follow_links: bool) -> Index:
     links = counted(len(foreign), "photo", "is a link/are links")
     said = f"{links} out of {index.root}, left out: {join_names([one.name for one in foreign])}"
     hint = "--set data.follow_links=true takes them"
-    gone = set(foreign)
-    kept = tuple(one for one in index.samples if one not in gone)
-    if not kept:
+    if len(foreign) == len(index.samples):
         raise DataError(said, hint=hint)
-    left_out = [*index.left_out, *(LeftOut(one.name, _FOREIGN) for one in foreign)]
-    return replace(
-        _index(index.root, kept, warnings=[*index.warnings, f"{said}; {hint}"]),
-        left_out=tuple(sorted(left_out, key=lambda item: item.name)),
-    )
+    names = {one.name for one in foreign}
+    return leave_out(index, names, reason=_FOREIGN, warnings=[f"{said}; {hint}"])
 
 
 def _one_class_hint(index: Index) -> str:

@@ -210,6 +210,8 @@ def _confirmed(
     motion = _motions()[pairs.windows]
     motion = register(luma(small), luma(small_moving), motion, steps=_COARSE_STEPS)
     left = np.flatnonzero(compare(small, small_moving, motion).colours > _ROUGHLY)
+    if not len(left):
+        return
     fixed, moving = fixed[left], moving[left]
     motion = register(luma(fixed), luma(moving), motion[left], steps=_FINE_STEPS)
     found = compare(fixed, moving, motion)

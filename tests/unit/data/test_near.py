@@ -96,6 +96,13 @@ def test_the_answer_does_not_depend_on_order_or_threads(draw_scene):
     assert places(find(*images[::-1])) == [(k, k + 5) for k in range(5)]
 
 
+def test_pictures_of_one_layout_and_another_picture_are_no_pair(draw_scene):
+    scene = np.asarray(draw_scene(1)).astype(int)
+    inverse = (scene - 128) * np.array([1, 1, -1])
+    other = Image.fromarray(np.clip(inverse + 128, 0, 255).astype(np.uint8))
+    assert find(draw_scene(1), other) == ()
+
+
 def test_few_pictures_are_no_pairs(draw_scene):
     assert find(draw_scene(1)) == ()
     assert find_near_duplicates(np.empty((0, 32, 32, 3), dtype=np.uint8)) == ()

@@ -1,0 +1,151 @@
+"""`finetune check`: what is wrong or odd in a folder of photos, before anything is trained."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from finetune.cli.border import UsageError
+from finetune.cli.options import Debug, Json
+from finetune.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from finetune.cli.render import Screen
+    from finetune.data.check import Examined
+    from finetune.data.findings import Finding
+    from finetune.types import Index
+
+__all__ = ["check"]
+
+_NUM_SHOWN = 3  # findings of a kind that are spelt out; --out and --json have all
+_FEW = 100  # images; below, threads cost more than they give
+
+
+def check(
+    data: Annotated[
+        str, typer.Argument(metavar="DIR|CSV", help="Photos in folders by class, or a CSV.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", metavar="FILE.json", help="Write all findings, and beside them a fix list."
+        ),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="End with exit code 3 where there are warnings.")
+    ] = False,
+    json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Check photos in full: damage, duplicates, leaks between parts, contradictory labels.
+
+    Nothing is changed or deleted. Example: finetune check photos/ --out findings.json
+    """
+    if out is not None and out.suffix.lower() != ".json":
+        raise UsageError(f"--out {out} must end in .json", hint=f"--out {out.with_suffix('.json')}")
+    from finetune.cli.render import Screen, print_json
+    from finetune.data.findings import find_problems
+    from finetune.report.findings import findings_document
+
+    screen = Screen(sys.stderr)
+    examined = _examine(_index(data), screen)
+    findings = find_problems(examined)
+    document = findings_document(findings, examined, data=str(Path(data).resolve()))
+    if out is not None:
+        _write(document, findings, examined, out)
+    if json:
+        print_json(document)
+    else:
+        _show(findings, examined, Screen(sys.stdout))
+    if out is not None:
+        _say_next(data, out, screen)
+    if strict and document["num_warnings"]:
+        number = document["num_warnings"]
+        noun = "warning" if number == 1 else "warnings"
+        raise DataError(f"{number} {noun} in {data}", hint="without --strict this is no error")
+
+
+def _index(data: str) -> Index:
+    """Find the photos, with their classes where there are any."""
+    from finetune.data.index import index_source, index_unlabelled
+
+    path = Path(data)
+    unlabelled = index_unlabelled(path) if path.is_dir() else None
+    return unlabelled or index_source(data)
+
+
+def _examine(index: Index, screen: Screen) -> Examined:
+    """Decode every image, with progress on a screen."""
+    from finetune.cli.predict import shown_progress
+    from finetune.data.check import examine_images
+    from finetune.recipe.schema import DataSection
+    from finetune.runtime.device import available_cpus
+
+    workers = available_cpus() if len(index.samples) > _FEW else 0
+    with shown_progress(screen, "checking images") as progress:
+        return examine_images(
+            index, max_pixels=DataSection().max_pixels, workers=workers, progress=progress
+        )
+
+
+def _write(
+    document: dict[str, object], findings: Sequence[Finding], examined: Examined, out: Path
+) -> None:
+    """Write the document, and the fix list beside it."""
+    from finetune.data.fixes import propose_fixes, write_fixes
+    from finetune.report.findings import write_findings
+    from finetune.runtime.files import make_folder
+
+    make_folder(out.parent)
+    write_fixes(propose_fixes(findings, examined.index), out.with_suffix(".csv"))
+    write_findings(document, out)
+
+
+def _show(findings: Sequence[Finding], examined: Examined, screen: Screen) -> None:
+    """Write the table of what was found, and the first findings of each kind."""
+    from finetune.cli.render import Column, count, printable
+    from finetune.data.findings import KINDS
+
+    index = examined.index
+    classes = f", {len(index.classes)} classes" if index.classes else ", no classes"
+    screen.line(f"{count(len(index.samples))} images{classes}", style="bold")
+    by_kind = {kind: [finding for finding in findings if finding.kind == kind] for kind in KINDS}
+    by_kind = {kind: found for kind, found in by_kind.items() if found}
+    if not by_kind:
+        screen.line("nothing found")
+        return
+    columns = [Column("finding", "left"), Column("number"), Column("level", "left")]
+    columns.append(Column("what it is", "left", is_shortened=True))
+    rows = [
+        [kind, count(len(found)), KINDS[kind].level, KINDS[kind].meaning]
+        for kind, found in by_kind.items()
+    ]
+    screen.table(columns, rows)
+    for kind, found in by_kind.items():
+        screen.line()
+        screen.line(kind, style="bold" if KINDS[kind].level == "note" else "yellow")
+        for finding in found[:_NUM_SHOWN]:
+            screen.line(f"  {printable(_described(finding))}")
+        if len(found) > _NUM_SHOWN:
+            screen.line(f"  and {count(len(found) - _NUM_SHOWN)} more")
+
+
+def _described(finding: Finding) -> str:
+    """Say one finding in a line: names that its detail does not have come first."""
+    if all(name in finding.detail for name in finding.names):
+        return finding.detail
+    return f"{', '.join(finding.names)}: {finding.detail}"
+
+
+def _say_next(data: str, out: Path, screen: Screen) -> None:
+    """Say what was written, and what to do with it."""
+    fixes = out.with_suffix(".csv")
+    screen.line(f"findings: {out}")
+    screen.line(f"fix list: {fixes}: edit its column action, then")
+    screen.line(f"  finetune run --data {quote(data)} --exclude {quote(str(fixes))}")
