@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 
 from finetune.data.index import index_source, require_trainable
 from finetune.data.kept import KeptViews
-from finetune.data.prepare import describe_data, mean_lost_fraction, prepare_data
+from finetune.data.prepare import (
+    describe_data,
+    exclude_listed,
+    mean_lost_fraction,
+    prepare_data,
+)
 from finetune.errors import Problem, RecipeError
 from finetune.model.backbone import canonical_name
 from finetune.model.create import Model, create_model
@@ -69,7 +74,8 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
     require_one_process()
     machine = machine_facts(recipe.runtime.device)
     started = time.perf_counter()
-    found = index or index_source(_data_path(recipe), follow_links=recipe.data.follow_links)
+    listed = index or index_source(_data_path(recipe), follow_links=recipe.data.follow_links)
+    found = exclude_listed(listed, recipe.data)
     require_trainable(found)
     listing_seconds = time.perf_counter() - started
     model = create_model(recipe, num_classes=len(found.classes))  # may fail: before minutes of work
@@ -131,6 +137,8 @@ def _data_path(recipe: Recipe) -> str:
 def _placed(recipe: Recipe, index: Index) -> Recipe:
     """Make the places in a recipe absolute, so that it repeats from anywhere."""
     path = Path(recipe.data.path).resolve() if recipe.data.path else index.root
-    data = recipe.data.model_copy(update={"path": str(path)})
+    lists = {"exclude": recipe.data.exclude, "split": recipe.data.split}
+    placed = {name: str(Path(file).resolve()) for name, file in lists.items() if file is not None}
+    data = recipe.data.model_copy(update={"path": str(path), **placed})
     model = recipe.model.model_copy(update={"backbone": canonical_name(recipe.model.backbone)})
     return recipe.model_copy(update={"data": data, "model": model})

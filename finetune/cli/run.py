@@ -64,6 +64,14 @@ _Settings = Annotated[
         help="Change a value of the recipe, such as stages.0.epochs=3; may be repeated.",
     ),
 ]
+_Exclude = Annotated[
+    str | None,
+    typer.Option("--exclude", metavar="FILE", help="A fix list of finetune check, as edited."),
+]
+_Split = Annotated[
+    str | None,
+    typer.Option("--split", metavar="FILE", help="The split.csv of an earlier run, to use again."),
+]
 _Resume = Annotated[
     bool,
     typer.Option("--resume", help="Go on with the run in --out that was interrupted."),
@@ -88,6 +96,8 @@ def run(
     device: _Device = None,
     seed: _Seed = None,
     settings: _Settings = None,
+    exclude: _Exclude = None,
+    split: _Split = None,
     resume: _Resume = False,
     overwrite: _Overwrite = False,
     dry_run: _DryRun = False,
@@ -106,10 +116,8 @@ def run(
 
     if weights is not None and no_pretrained:
         raise _excluding("--weights", "--no-pretrained")
-    if resume and overwrite:
-        raise _excluding("--resume", "--overwrite")
-    if resume and out is None:
-        raise UsageError("--resume needs a run folder", hint="finetune run --resume --out RUN")
+    if resume:
+        _require_resumable(out, overwrite=overwrite)
     source = out / "recipe.yaml" if resume and out and data is None else recipe
     chosen = with_arguments(
         load_recipe(source, overrides=settings or ()),
@@ -117,6 +125,8 @@ def run(
         weights=weights,
         pretrained=False if no_pretrained else None,
         data=data,
+        exclude=exclude,
+        split=split,
         device=device,
         seed=seed,
     )
@@ -141,6 +151,14 @@ def run(
 def _excluding(one: str, other: str) -> UsageError:
     """Refuse two flags that exclude each other."""
     return UsageError(f"{one} and {other} exclude each other", hint="leave one of them out")
+
+
+def _require_resumable(out: Path | None, *, overwrite: bool) -> None:
+    """Refuse flags that leave nothing to resume."""
+    if overwrite:
+        raise _excluding("--resume", "--overwrite")
+    if out is None:
+        raise UsageError("--resume needs a run folder", hint="finetune run --resume --out RUN")
 
 
 def _is_over(run: Path) -> bool:

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.components.preprocess import Preprocessing
 from finetune.data.check import check_images
+from finetune.data.fixes import apply_fixes
 from finetune.data.kept import KeptViews
 from finetune.data.leaks import leak_warnings
-from finetune.data.split import split_index
+from finetune.data.split import reuse_split, split_index
 from finetune.types import DataFacts, Index, Progress
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import DataSection
 
-__all__ = ["describe_data", "fingerprint", "mean_lost_fraction", "prepare_data"]
+__all__ = [
+    "describe_data",
+    "exclude_listed",
+    "fingerprint",
+    "mean_lost_fraction",
+    "prepare_data",
+]
 
 _FEW = 100  # images; below, starting processes costs more than decoding
+
+
+def exclude_listed(index: Index, section: DataSection) -> Index:
+    """Leave out what the recipe's fix list excludes, where it has one.
+
+    Raises:
+        DataError: The list cannot be read, or leaves nothing.
+    """
+    return index if section.exclude is None else apply_fixes(index, Path(section.exclude))
 
 
 def prepare_data(
@@ -33,7 +50,7 @@ def prepare_data(
 
     Args:
         index: What `index_source` found.
-        section: Which parts to carve, and how large an image may be.
+        section: Which parts to carve or which split to use again, and how large an image may be.
         kept: Keeps what evaluation sees of each image.
         seed: Seed of the split.
         num_cpus: Cores to decode with.
@@ -50,9 +67,11 @@ def prepare_data(
         workers=workers,
         progress=progress,
     )
-    index = split_index(
-        checked, val_fraction=section.val_fraction, test_fraction=section.test_fraction, seed=seed
-    )
+    if section.split is not None:
+        index = reuse_split(checked, Path(section.split))
+    else:
+        fractions = {"val_fraction": section.val_fraction, "test_fraction": section.test_fraction}
+        index = split_index(checked, **fractions, seed=seed)
     leaks = (*leak_warnings(index, "val"), *leak_warnings(index, "test"))
     return replace(index, warnings=(*index.warnings, *leaks))
 

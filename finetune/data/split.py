@@ -23,7 +23,7 @@ from finetune.runtime.files import write_text
 from finetune.runtime.seeds import derive_seed
 from finetune.types import Index, Sample, Split
 
-__all__ = ["read_split", "split_index", "split_text", "write_split"]
+__all__ = ["read_split", "reuse_split", "split_index", "split_text", "write_split"]
 
 _FEWEST = 3  # images of a class; fewer stay in train
 _COLUMNS = ("path", "label", "split", "group")
@@ -82,6 +82,36 @@ def split_index(index: Index, *, val_fraction: float, test_fraction: float, seed
             hint="add images, or give a folder val beside train",
         )
     return _finished(index, samples, fractions)
+
+
+def reuse_split(index: Index, path: Path) -> Index:
+    """Give every sample the part that an earlier split gave it, whatever the source says.
+
+    Photos that the split does not name are new: they join train, so that figures on the other parts
+    can be compared with the earlier ones.
+
+    Args:
+        index: As `check_images` gives it.
+        path: The `split.csv` of a run on the same folder or CSV.
+
+    Raises:
+        DataError: The split cannot be read, names photos that are gone, or has no validation part;
+            or the samples cannot be trained on.
+    """
+    parts = read_split(path, index.root)
+    new = [sample.name for sample in index.samples if sample.name not in parts]
+    samples = tuple(
+        replace(sample, split=parts.get(sample.name, "train")) for sample in index.samples
+    )
+    if not any(sample.split == "val" for sample in samples):
+        raise DataError(f"the split {path} leaves no photo of {index.root} for validation")
+    reused = _finished(index, samples, {})
+    require_trainable(reused)
+    if not new:
+        return reused
+    photos = counted(len(new), "photo", "is/are")
+    said = f"{photos} not in the split {path}, taken for train: {join_names(new)}"
+    return replace(reused, warnings=(*reused.warnings, said))
 
 
 def write_split(index: Index, path: Path) -> None:

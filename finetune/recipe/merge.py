@@ -17,6 +17,8 @@ _PLACES = {
     "weights": "model.weights",
     "pretrained": "model.pretrained",
     "data": "data.path",
+    "exclude": "data.exclude",
+    "split": "data.split",
     "device": "runtime.device",
     "seed": "seed",
 }
@@ -27,7 +29,8 @@ def with_arguments(recipe: Recipe, **given: str | Path | int | bool | None) -> R
 
     Args:
         recipe: The recipe to start from; it is not changed.
-        **given: `backbone`, `weights`, `pretrained`, `data`, `device`, `seed`; None is not given.
+        **given: `backbone`, `weights`, `pretrained`, `data`, `exclude`, `split`, `device`, `seed`;
+            None is not given.
 
     Raises:
         RecipeError: A value is out of range.

@@ -104,6 +104,12 @@ class DataSection(Section):
     test_fraction: Fraction = Field(
         0.15, description="Part carved out of a flat folder or a CSV without splits."
     )
+    exclude: str | None = Field(
+        None, description="A fix list of finetune check; --exclude sets it."
+    )
+    split: str | None = Field(
+        None, description="The split.csv of an earlier run, to use again; --split sets it."
+    )
     resize: ResizeMode | Auto = Field(
         "auto", description="crop cuts the long side, pad keeps all pixels, squash distorts."
     )

@@ -76,6 +76,22 @@ def test_a_dry_run_shows_the_recipe_and_writes_nothing(
     assert re.search(r"\nestimated time: .+\n$", answer.out)
 
 
+def test_a_fix_list_and_an_earlier_split_are_honoured(
+    made: Any, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    split = (made.folder / "split.csv").read_text().splitlines()
+    gone = next(row for row in split if ",train," in row).partition(",")[0]
+    (tmp_path / "fixes.csv").write_text(f"path,action\n{gone},exclude\n")
+    lists = ("--exclude", str(tmp_path / "fixes.csv"), "--split", str(made.folder / "split.csv"))
+    answer = call("run", "--data", str(made.data), *QUICK, *lists, "--dry-run", "--json", "--quiet")
+    document = json.loads(answer.out)
+    assert document["recipe"]["data"]["exclude"] == str(tmp_path / "fixes.csv")
+    assert document["recipe"]["data"]["split"] == str(made.folder / "split.csv")
+    assert document["data"]["left_out"] == [{"name": gone, "reason": "excluded by fixes.csv"}]
+    counts = {part: sum(row.values()) for part, row in document["data"]["counts"].items()}
+    assert counts == {"train": 23, "val": 6, "test": 6}
+
+
 def test_a_dry_run_as_json_holds_recipe_data_stages_and_estimate(
     made: Any, call: Callable[..., Any]
 ) -> None:

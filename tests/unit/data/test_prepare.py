@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 from finetune.data.index import index_source
-from finetune.data.prepare import describe_data, fingerprint, prepare_data
+from finetune.data.prepare import describe_data, exclude_listed, fingerprint, prepare_data
+from finetune.data.split import write_split
 from finetune.recipe.schema import DataSection
 from finetune.types import DataFacts, Index
 
@@ -27,6 +28,20 @@ def test_the_fingerprint_is_of_content_and_not_of_names(tiny_folder, tmp_path):
     assert fingerprint(prepared(copy)) == fingerprint(prepared(tiny_folder))
     next(copy.rglob("*.png")).unlink()
     assert fingerprint(prepared(copy)) != fingerprint(prepared(tiny_folder))
+
+
+def test_a_recipe_may_exclude_photos_and_use_a_split_again(tiny_folder, tmp_path):
+    first = prepared(tiny_folder)
+    write_split(first, tmp_path / "split.csv")
+    gone = next(one for one in first.samples if one.split == "train").name
+    (tmp_path / "fixes.csv").write_text(f"path,action\n{gone},exclude\n")
+    section = DataSection(
+        exclude=str(tmp_path / "fixes.csv"), split=str(tmp_path / "split.csv"), val_fraction=0.4
+    )
+    index = prepare_data(exclude_listed(index_source(tiny_folder), section), section)
+    assert [one for one in first.samples if one.name != gone] == list(index.samples)
+    assert [one.name for one in index.left_out] == [gone]
+    assert exclude_listed(first, DataSection()) is first
 
 
 def test_near_duplicates_are_drawn_into_one_part(tmp_path, draw_scene):

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune.data.split import read_split, split_index, write_split
+from finetune.data.split import read_split, reuse_split, split_index, write_split
 from finetune.errors import DataError
 from finetune.types import Index, Sample
 
@@ -208,6 +208,49 @@ def test_the_split_is_written_and_read_back(tmp_path):
     assert rows[0]["group"] == "g, 1"
     read = read_split(tmp_path / "split.csv", tmp_path)
     assert read == {one.name: one.split for one in index.samples}
+
+
+def reused(tmp_path, samples: list[Sample], *rows: str) -> Index:
+    for one in samples:
+        (tmp_path / one.name).parent.mkdir(exist_ok=True)
+        (tmp_path / one.name).touch()
+    (tmp_path / "split.csv").write_text("\n".join(["path,split", *rows, ""]))
+    return reuse_split(replace(index_of(samples), root=tmp_path), tmp_path / "split.csv")
+
+
+def test_a_split_is_used_again_and_new_photos_join_train(tmp_path):
+    samples = [replace(one, split="test") for one in classes(a=4, b=3)]
+    rows = ("a/000.jpg,val", "a/001.jpg,test", "b/000.jpg,train", "b/001.jpg,val", "b/002.jpg,test")
+    samples = [replace(one, name=f"{one.name}.jpg") for one in samples]
+    index = reused(tmp_path, samples, *rows)
+    assert {one.name: one.split for one in index.samples} == {
+        "a/000.jpg": "val",
+        "a/001.jpg": "test",
+        "a/002.jpg": "train",
+        "a/003.jpg": "train",
+        "b/000.jpg": "train",
+        "b/001.jpg": "val",
+        "b/002.jpg": "test",
+    }
+    assert index.warnings == (
+        "1 class has one training image only: b",
+        f"2 photos are not in the split {tmp_path / 'split.csv'}, taken for train: "
+        "a/002.jpg, a/003.jpg",
+    )
+
+
+def test_a_split_of_photos_that_are_left_out_now_is_used_for_the_others(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/gone").touch()
+    rows = ("a/000,train", "a/001,val", "b/000,train", "b/001,val", "a/gone,train")
+    index = reused(tmp_path, classes(a=2, b=2), *rows)
+    assert [one.split for one in index.samples] == ["train", "val", "train", "val"]
+    assert index.classes == ("a", "b")
+
+
+def test_a_split_without_validation_photos_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"the split .*split\.csv leaves no photo of .* for valid"):
+        reused(tmp_path, classes(a=2, b=2), "a/000,test", "b/000,test")
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_every_value_of_a_resolved_recipe_is_written_with_its_reason(resolved):
     assert "  device: cpu # auto: it is there" in written
     assert "  batch_size: 32" in written
     assert "  weights: null" in written
-    assert text.count(" # ") == len(resolved().reasons) == 8
+    assert text.count(" # ") == len(resolved().reasons) == 9
 
 
 def test_a_probe_is_written_with_name_train_and_solver_alone(resolved):
