@@ -12,7 +12,8 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,8 @@ __all__ = [
     "LoadingError",
     "TrainImages",
     "ViewImages",
-    "batches_of",
     "choose_workers",
+    "killed_workers_named",
     "make_loader",
 ]
 
@@ -283,14 +284,17 @@ def make_loader(
     )
 
 
-def batches_of(loader: Iterable[Any]) -> Iterator[Any]:
-    """Give the batches of a loader; where one of its processes was killed, one sentence says so.
+@contextmanager
+def killed_workers_named() -> Iterator[None]:
+    """Turn the end of a process that decodes into one sentence, in a block or around a function.
+
+    PyTorch raises it wherever the main thread is at that moment, not where batches are asked for.
 
     Raises:
         FinetuneError: A process that decodes was killed.
     """
     try:
-        yield from loader
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise

@@ -18,7 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from finetune.data.decode import UnreadableImageError, decode, to_image
-from finetune.data.loading import batches_of
+from finetune.data.loading import killed_workers_named
 from finetune.model.family import find_family
 from finetune.model.fuse import fused
 from finetune.types import Outputs
@@ -54,6 +54,7 @@ class InferenceOptions:
     max_pixels: int = 178_956_970
 
 
+@killed_workers_named()
 def predict(
     bundle: Bundle,
     items: Sequence[ImageLike],
@@ -83,7 +84,7 @@ def predict(
     errors: dict[int, str] = {}
     network = _ready(bundle.network, options.device)
     done = 0
-    for positions, batch, reasons in batches_of(_loader(bundle, items, options)):
+    for positions, batch, reasons in _loader(bundle, items, options):
         errors.update(reasons)
         if positions:
             probs[positions] = _probabilities(network, bundle, batch.to(options.device))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from finetune.data.loading import batches_of
 from finetune.model.store import Budgets, StoreKey, image_id, open_store
 from finetune.model.store_key import device_kind
 from finetune.runtime.space import GIB
@@ -149,7 +148,7 @@ class Computing:
         report = progress_events("features", session.on_event)
         loader = part.views([row for row, _ in missing]) if missing else ()
         done = 0
-        for images, _, indices in batches_of(loader):
+        for images, _, indices in loader:
             inputs = session.preprocessing.normalize(images.to(device))
             with self._precision():
                 crossing = self._frozen.compute(inputs)

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from finetune.data.loading import batches_of
 from finetune.errors import TrainingError, join_names
 from finetune.runtime.seeds import derive_seed
 from finetune.train.freeze import BatchNormMode, set_modes
@@ -164,7 +163,7 @@ def train_epoch(
     set_modes(accelerator.unwrap_model(stepper.network), stepper.batch_norm)
     total = len(loader.dataset)
     started = time.perf_counter() - tally.seconds
-    for step, batch in enumerate(batches_of(loader), start=tally.num_batches):
+    for step, batch in enumerate(loader, start=tally.num_batches):
         with accelerator.accumulate(stepper.network):
             loss = _backward(stepper, batch, seed.at(step), tally)
             is_finite = math.isfinite(loss) and _clip(stepper)
@@ -190,7 +189,7 @@ def validate(
     """Compute probabilities (N, K) float32 and labels (N,) over a loader, in eval mode."""
     network.eval()
     total, rows, all_labels = len(loader.dataset), [], []
-    for images, labels, _ in batches_of(loader):
+    for images, labels, _ in loader:
         with stepper.accelerator.autocast():
             logits = network(stepper.normalize(images))
         probs = logits.float().softmax(dim=1)

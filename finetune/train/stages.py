@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from finetune.data.loading import killed_workers_named
 from finetune.errors import Problem, RecipeError
 from finetune.runtime.seeds import own_randomness
 from finetune.train.best import Best, Candidate
@@ -52,6 +53,7 @@ class TrainResult:
     stage_seconds: Mapping[str, float]
 
 
+@killed_workers_named()
 def run_stages(
     network: Network,
     recipe: ResolvedRecipe,
@@ -74,6 +76,7 @@ def run_stages(
     Raises:
         RecipeError: A stage trains nothing, or the probe cannot fit this head.
         TrainingError: The loss is not finite, or memory does not suffice.
+        FinetuneError: A process that decodes was killed.
     """
     accelerator = make_accelerator(recipe)
     best = Best(recipe.evaluate.select_by)
