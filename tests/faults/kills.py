@@ -139,6 +139,7 @@ def wait_for(is_time: Callable[[], bool], process: Process) -> bool:
     while not is_time():
         if process.poll() is not None:
             return False
+        time.sleep(0.0001)  # to write a checkpoint takes some milliseconds
     return process.poll() is None
 
 
