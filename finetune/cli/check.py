@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli.border import UsageError
-from finetune.cli.options import Debug, Json
+from finetune.cli.options import Debug, Json, complete_backbone
 from finetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from finetune.cli.render import Screen
     from finetune.data.check import Examined
     from finetune.data.findings import Finding
+    from finetune.data.kept import KeptViews
     from finetune.types import Index
 
 __all__ = ["check"]
@@ -31,6 +32,15 @@ def check(
     data: Annotated[
         str, typer.Argument(metavar="DIR|CSV", help="Photos in folders by class, or a CSV.")
     ],
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            "--backbone",
+            metavar="NAME",
+            help="Judge labels and likeness by this network's features as well.",
+            autocompletion=complete_backbone,
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -45,18 +55,24 @@ def check(
 ) -> None:
     """Check photos in full: damage, duplicates, leaks between parts, contradictory labels.
 
-    Nothing is changed or deleted. Example: finetune check photos/ --out findings.json
+    Nothing is changed or deleted.
+
+    Example: finetune check photos/ --backbone mobilenetv3_small_100 --out findings.json
     """
     if out is not None and out.suffix.lower() != ".json":
         raise UsageError(f"--out {out} must end in .json", hint=f"--out {out.with_suffix('.json')}")
     from finetune.cli.render import Screen, print_json
-    from finetune.data.findings import find_problems
+    from finetune.data.findings import find_problems, sort_findings
     from finetune.report.findings import findings_document
 
     screen = Screen(sys.stderr)
-    examined = _examine(_index(data), screen)
-    findings = find_problems(examined)
-    document = findings_document(findings, examined, data=str(Path(data).resolve()))
+    index = _index(data)
+    judge = None if backbone is None else _Judge(backbone, index)
+    examined = _examine(index, screen, kept=judge.kept if judge else None)
+    suspects = judge.find_suspects(examined.index, screen) if judge else []
+    findings = sort_findings([*find_problems(examined), *suspects])
+    place = str(Path(data).resolve())
+    document = findings_document(findings, examined, data=place, backbone=backbone)
     if out is not None:
         _write(document, findings, examined, out)
     if json:
@@ -80,7 +96,48 @@ def _index(data: str) -> Index:
     return unlabelled or index_source(data)
 
 
-def _examine(index: Index, screen: Screen) -> Examined:
+class _Judge:
+    """Judges photos by the features of a network, which is loaded before minutes of work."""
+
+    def __init__(self, backbone: str, index: Index) -> None:
+        from finetune.data.kept import KeptViews
+        from finetune.model.create import create_model
+        from finetune.recipe.load import load_recipe
+        from finetune.recipe.merge import with_arguments
+
+        recipe = with_arguments(load_recipe("probe"), backbone=backbone)
+        self._backbone = backbone
+        self._model = create_model(recipe, num_classes=max(2, len(index.classes)))
+        self.kept = KeptViews(self._model.preprocessing)
+
+    def find_suspects(self, index: Index, screen: Screen) -> list[Finding]:
+        """Find photos of like features and labels that are probably wrong."""
+        import numpy as np
+
+        from finetune.cli.predict import inference_options, shown_progress
+        from finetune.evaluate.suspects import find_similar, find_suspect_labels
+        from finetune.model.features import compute_features
+        from finetune.train.linear import Features
+
+        samples = index.samples
+        with shown_progress(screen, "features") as progress:
+            values = compute_features(
+                self._model,
+                samples,
+                label=self._backbone,
+                options=inference_options(len(samples)),
+                kept=self.kept,
+                progress=progress,
+            )
+        similar = list(find_similar(values, samples))
+        classes = sorted({sample.label for sample in samples if sample.label is not None})
+        if not classes:
+            return similar
+        labels = np.array([classes.index(str(sample.label)) for sample in samples])
+        return [*similar, *find_suspect_labels(Features(values, labels), samples, classes)]
+
+
+def _examine(index: Index, screen: Screen, *, kept: KeptViews | None) -> Examined:
     """Decode every image, with progress on a screen."""
     from finetune.cli.predict import shown_progress
     from finetune.data.check import examine_images
@@ -90,7 +147,11 @@ def _examine(index: Index, screen: Screen) -> Examined:
     workers = available_cpus() if len(index.samples) > _FEW else 0
     with shown_progress(screen, "checking images") as progress:
         return examine_images(
-            index, max_pixels=DataSection().max_pixels, workers=workers, progress=progress
+            index,
+            max_pixels=DataSection().max_pixels,
+            kept=kept,
+            workers=workers,
+            progress=progress,
         )
 
 

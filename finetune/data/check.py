@@ -23,6 +23,7 @@ from finetune.data.decode import (
     open_image_file,
     quiet,
 )
+from finetune.data.groups import joined
 from finetune.data.kept import KeptViews
 from finetune.data.leaks import conflict_warnings
 from finetune.data.near import find_near_duplicates
@@ -148,7 +149,8 @@ def examine_images(
                 progress(done, len(index.samples))
     is_compared = len(seen) <= _MOST_COMPARED
     near = _compare(seen, workers) if is_compared else ()
-    pictures = _pictures(near)
+    groups = joined(pair.digests for pair in near)
+    pictures = {digest: group[0] for group in groups for digest in group}
     samples = [replace(one.sample, picture=_picture_of(one.sample, pictures)) for one in seen]
     left_out = [LeftOut(sample.name, reason) for sample, reason in damaged]
     examined = replace(
@@ -209,17 +211,6 @@ def _compare(seen: Iterable[_Seen], workers: int) -> tuple[NearDuplicates, ...]:
         NearDuplicates((digests[pair.one], digests[pair.other]), pair.likeness, pair.is_mirrored)
         for pair in pairs
     )
-
-
-def _pictures(near: Iterable[NearDuplicates]) -> dict[str, str]:
-    """Give each digest of a near-duplicate the least digest that it is joined to."""
-    groups: dict[str, set[str]] = {}
-    for pair in near:
-        one, other = (groups.setdefault(digest, {digest}) for digest in pair.digests)
-        if one is not other:
-            one |= other
-            groups |= dict.fromkeys(other, one)
-    return {digest: min(group) for digest, group in groups.items()}
 
 
 def _picture_of(sample: Sample, pictures: Mapping[str, str]) -> str | None:

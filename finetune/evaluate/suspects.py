@@ -1,0 +1,138 @@
+"""What features say of a data set: photos that are nearly one, and labels that are wrong.
+
+Labels are judged by confident learning (Northcutt and others, 1911.00068) in its plain form: a
+photo is a suspect where the probability of another class, as a probe gives it that has not seen the
+photo, reaches what photos of that label reach on average. Nothing here is certain: a person looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from finetune.data.findings import Finding
+from finetune.data.groups import joined
+from finetune.train.linear import Features, chunks_of
+from finetune.train.probe import fit_probe
+from finetune.types import Sample
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["find_similar", "find_suspect_labels", "predict_held_out"]
+
+NUM_FOLDS = 5  # each photo is judged by a probe that saw four of them
+# Chosen on the training part of `textures`; docs/benchmarks/check.json reports on other photos.
+_SIMILAR = 0.8  # cosine of features about their mean: different textures reached 0.77
+_MARGIN = 0.4  # between the two probabilities: below it nearly all suspects were right
+
+
+def find_similar(features: NDArray[np.float32], samples: Sequence[Sample]) -> Iterator[Finding]:
+    """Find photos whose features are nearly equal, but that are no near-duplicates.
+
+    Args:
+        features: (N, D).
+        samples: N checked samples.
+
+    Returns:
+        A finding for each group; its value is the smallest cosine that joins it.
+    """
+    cosines = dict(_similar_pairs(features, samples))
+    for group in joined(cosines):
+        members = set(group)
+        least = min(cosine for pair, cosine in cosines.items() if members.issuperset(pair))
+        named = [samples[member] for member in group]
+        detail = " ~ ".join(f"{sample.name} ({sample.label})" for sample in named)
+        yield Finding("similar", tuple(sample.name for sample in named), detail, round(least, 3))
+
+
+def find_suspect_labels(
+    features: Features, samples: Sequence[Sample], classes: Sequence[str]
+) -> tuple[Finding, ...]:
+    """Find labels that are probably wrong, the likeliest first.
+
+    Args:
+        features: Of N samples, their labels as indices into the classes.
+        samples: N checked samples.
+        classes: K names.
+
+    Returns:
+        A finding for each suspect; its value is the probability of the other class. A class with
+        fewer than five pictures is not judged.
+    """
+    rows = _judgeable(features.labels, samples)
+    known, labels = np.unique(features.labels[rows], return_inverse=True)
+    if len(known) < 2:
+        return ()
+    judged = Features(features.values[rows], labels)
+    probs = predict_held_out(judged, [_unit(samples[row]) for row in rows])
+    own = probs[np.arange(len(labels)), labels]
+    usual = np.array([own[labels == label].mean() for label in range(len(known))])
+    other = np.where(probs >= usual, probs, -1.0).argmax(axis=1)
+    likely = probs[np.arange(len(labels)), other]
+    is_suspect = (likely >= usual[other]) & (other != labels) & (likely - own > _MARGIN)
+    places = np.flatnonzero(is_suspect)
+    return tuple(
+        Finding(
+            "suspect_label",
+            (samples[rows[place]].name,),
+            f"labelled {classes[known[labels[place]]]} ({own[place]:.2f}), "
+            f"looks like {classes[known[other[place]]]} ({likely[place]:.2f})",
+            round(float(likely[place]), 3),
+        )
+        for place in places[np.argsort(own[places] - likely[places], kind="stable")]
+    )
+
+
+def predict_held_out(features: Features, units: Sequence[str]) -> NDArray[np.floating[Any]]:
+    """Predict each image by a probe that has seen neither it nor its like.
+
+    Args:
+        features: Of N images; each class in five units at least.
+        units: N names; images of one unit are held out together.
+
+    Returns:
+        Probabilities (N, K).
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    num_classes = int(features.labels.max()) + 1
+    probs = np.zeros((len(features), num_classes))
+    folds = StratifiedGroupKFold(NUM_FOLDS, shuffle=True, random_state=0)
+    for fit, held_out in folds.split(features.values, features.labels, groups=units):
+        # The held-out fold chooses the strength of the penalty, one number, and nothing else.
+        probe = fit_probe(features[fit], features[held_out], num_classes=num_classes)
+        for chunk in chunks_of(len(held_out), num_classes):
+            places = held_out[chunk]
+            probs[places] = probe.model.probabilities(features.values[places])
+    return probs
+
+
+def _similar_pairs(
+    features: NDArray[np.float32], samples: Sequence[Sample]
+) -> Iterator[tuple[tuple[int, int], float]]:
+    """Give pairs of positions that show different pictures, with their cosine."""
+    centred = features - features.mean(axis=0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True).clip(1e-12)
+    for rows in chunks_of(len(samples), len(samples)):
+        cosines = centred[rows] @ centred.T
+        for place, other in zip(*np.nonzero(cosines > _SIMILAR), strict=True):
+            one = int(place) + rows.start
+            if one < other and samples[one].picture != samples[other].picture:
+                yield (one, int(other)), float(cosines[place, other])
+
+
+def _judgeable(labels: NDArray[np.int64], samples: Sequence[Sample]) -> NDArray[np.intp]:
+    """Give the positions of images whose class has a unit for each fold."""
+    units: dict[int, set[str]] = {}
+    for label, sample in zip(labels.tolist(), samples, strict=True):
+        units.setdefault(label, set()).add(_unit(sample))
+    enough = [label for label, found in units.items() if len(found) >= NUM_FOLDS]
+    return np.flatnonzero(np.isin(labels, enough))
+
+
+def _unit(sample: Sample) -> str:
+    """Name what is held out together: a group of the manifest, or files that show one picture."""
+    return f"group {sample.group}" if sample.group else str(sample.picture)
