@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from finetune.types import DataFacts, Index, MachineFacts
 
 __all__ = [
+    "MARGIN",
     "SETUP_SECONDS",
     "Costs",
     "Foreseen",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 SETUP_SECONDS = 3.0  # albumentations, Accelerate and scikit-learn imported, a small head fitted
+MARGIN = 1.15  # for optimiser, figures, and copies of the best weights, which are not measured
 _NUM_READ = 8  # images, spread over all
 _LEAST_SHARE = 0.01  # of a pass: what the first layers take is not worth a store, nor is it cut
 _NUM_PROVEN = 31  # images that tracing and proving a cut send through the network
@@ -105,7 +107,7 @@ def estimate_seconds(
             seconds += _stored_seconds(stage, data, costs, foreseen)
         else:
             seconds += _plain_seconds(stage, data, costs, foreseen)
-    return seconds
+    return MARGIN * seconds
 
 
 def measure_costs(
