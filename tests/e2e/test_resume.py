@@ -170,7 +170,7 @@ def test_an_interruption_waits_for_the_step_and_saves_it(make: Make, tmp_path: P
         nonlocal seen
         seen += isinstance(event, Progressed) and event.what == "train"
         if seen == 2:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
 
     with pytest.raises(KeyboardInterrupt):
         run(recipe, out=tmp_path / "run", on_event=interrupt)

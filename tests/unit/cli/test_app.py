@@ -19,7 +19,13 @@ USAGE_ERRORS = [
         "finetune run has no option --bakbone",
         "did you mean --backbone?",
     ),
-    (["run", "--resume"], "finetune run has no option --resume", "did you mean --recipe?"),
+    (["run", "--recipes"], "finetune run has no option --recipes", "did you mean --recipe?"),
+    (["run", "--resume"], "--resume needs a run folder", "finetune run --resume --out RUN"),
+    (
+        ["run", "--resume", "--overwrite", "--out", "x"],
+        "--resume and --overwrite exclude each other",
+        "leave one of them out",
+    ),
     (["run", "--seed", "x"], "--seed should be a valid integer", "finetune run --help"),
     (["run", "--data"], "option '--data' requires an argument", "finetune --help"),
     (["run", "extra"], "got unexpected extra argument(s) (extra)", "finetune run --help"),
@@ -71,8 +77,10 @@ def test_without_a_command_the_help_is_shown(
     assert answer.out.startswith("Usage: finetune [OPTIONS] COMMAND")
 
 
-COMMANDS = {"run", "evaluate", "predict", "recipes", "backbones", "cache", "doctor", "demo"}
-ABSENT = {"report", "export", "check", "suggest", "compare", "serve", "sweep"}
+COMMANDS = {
+    "backbones", "cache", "check", "demo", "doctor", "evaluate", "predict", "recipes", "run",
+}  # fmt: skip
+ABSENT = {"report", "export", "suggest", "compare", "serve", "sweep"}
 
 
 def test_the_help_names_what_exists_and_nothing_else(call: Callable[..., Any]) -> None:

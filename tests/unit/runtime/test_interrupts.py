@@ -2,10 +2,19 @@
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 from finetune.runtime.interrupts import interrupts_deferred
+
+
+@pytest.fixture(autouse=True)
+def _answers_ctrl_c() -> Iterator[None]:
+    """Answer Ctrl-C, which what a shell runs in its background is made to ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def interrupted_by(*numbers: signal.Signals, error: Exception | None = None) -> list[bool]:
