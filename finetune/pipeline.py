@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "run"]
 
+# Of the probe and of every figure; scikit-learn takes as long to import as torch.
+_NEEDED_LATER = ("sklearn.linear_model", "sklearn.metrics", "sklearn.model_selection")
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -97,7 +100,7 @@ def run(
         recipe = earlier.complete(recipe)
     elif resume:
         tell(Warned(f"{out} holds no checkpoint: the run begins afresh"))
-    planned = plan(recipe, on_event=tell, index=index)
+    planned = plan(recipe, on_event=tell, index=index, needed_later=_NEEDED_LATER)
     resolved = planned.recipe
     if earlier is not None:
         earlier.require_same(planned)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from finetune.recipe.check import find_foreign_problems, require_extras
 from finetune.recipe.resolve import resolve
 from finetune.recipe.values import describe_choices
 from finetune.runtime.device import machine_facts, require_one_process
+from finetune.runtime.imports import importing
 from finetune.train.estimate import estimate_seconds, foresee_stages, measure_costs
 from finetune.train.events import DataFound, OnEvent, RecipeResolved, Warned, progress_events
 from finetune.train.preview import require_adapters
@@ -60,8 +62,20 @@ class Plan:
     estimate_seconds: float
 
 
-def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None = None) -> Plan:
+def plan(
+    recipe: Recipe,
+    *,
+    on_event: OnEvent | None = None,
+    index: Index | None = None,
+    needed_later: Sequence[str] = (),
+) -> Plan:
     """Find out everything a run depends on, without training or writing anything.
+
+    Args:
+        recipe: What to do; `data.path` names the data unless `index` is given.
+        on_event: Receives what happens.
+        index: Samples that are indexed already.
+        needed_later: Modules to import while the photos are checked.
 
     Raises:
         FinetuneError: One of its branches, each with its hint; see `finetune.errors`.
@@ -84,18 +98,9 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
         recipe.augment.build(model.train_spec)
     started = time.perf_counter()
     kept = KeptViews(model.preprocessing)
-    index = prepare_data(
-        found,
-        recipe.data,
-        kept=kept,
-        seed=recipe.seed,
-        num_cpus=machine.num_cpus,
-        progress=progress_events("check", tell),
-    )
-    data_seconds = listing_seconds + time.perf_counter() - started
-    tell(DataFound.from_index(index))
-    for warning in index.warnings:
-        tell(Warned(warning))
+    with importing(needed_later):
+        index = _prepare(found, recipe, kept, num_cpus=machine.num_cpus, tell=tell)
+        data_seconds = listing_seconds + time.perf_counter() - started
     facts = describe_data(index)
     backbone = describe_backbone(model.network, model.preprocessing)
     speed = measure_speed(
@@ -116,6 +121,24 @@ def plan(recipe: Recipe, *, on_event: OnEvent | None = None, index: Index | None
     choices = {"input": _describe_input(model, index), **describe_choices(resolved)}
     tell(RecipeResolved(choices, estimate))
     return Plan(resolved, index, model, machine, kept, data_seconds, estimate)
+
+
+def _prepare(
+    found: Index, recipe: Recipe, kept: KeptViews, *, num_cpus: int, tell: OnEvent
+) -> Index:
+    """Check and split the samples, and tell what was found."""
+    index = prepare_data(
+        found,
+        recipe.data,
+        kept=kept,
+        seed=recipe.seed,
+        num_cpus=num_cpus,
+        progress=progress_events("check", tell),
+    )
+    tell(DataFound.from_index(index))
+    for warning in index.warnings:
+        tell(Warned(warning))
+    return index
 
 
 def _describe_input(model: Model, index: Index) -> str:
