@@ -66,6 +66,7 @@ faults: install
 bench: install
 	$(BIN)/python tests/bench/startup.py --out docs/benchmarks/startup.json
 	$(BIN)/python tests/bench/demo.py --out docs/benchmarks/demo.json
+	$(BIN)/python tests/bench/probe.py --out docs/benchmarks/probe.json
 	test -z "$$FINETUNE_ASSETS" || $(BIN)/python tests/bench/default.py
 	$(BIN)/python docs/generate.py
 
