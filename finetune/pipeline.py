@@ -23,6 +23,7 @@ from finetune.recipe.load import dump_recipe
 from finetune.report.log import RunLog
 from finetune.report.tables import MetricsHeader, ProbeFigures, write_tables
 from finetune.resume import find_interrupted
+from finetune.runtime.allocator import freed_memory_kept
 from finetune.runtime.device import describe_environment, peak_memory_mib
 from finetune.runtime.folder import RunFolder, check_free, claim, next_run_path
 from finetune.runtime.space import GIB
@@ -63,6 +64,7 @@ class Run:
     seconds: float
 
 
+@freed_memory_kept()
 def run(
     recipe: Recipe,
     *,

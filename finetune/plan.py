@@ -23,6 +23,7 @@ from finetune.model.family import describe_backbone
 from finetune.recipe.check import find_foreign_problems, require_extras
 from finetune.recipe.resolve import resolve
 from finetune.recipe.values import describe_choices
+from finetune.runtime.allocator import freed_memory_kept
 from finetune.runtime.device import machine_facts, require_one_process
 from finetune.runtime.imports import importing
 from finetune.train.estimate import estimate_seconds, foresee_stages, measure_costs
@@ -62,6 +63,7 @@ class Plan:
     estimate_seconds: float
 
 
+@freed_memory_kept()
 def plan(
     recipe: Recipe,
     *,

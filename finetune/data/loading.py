@@ -100,6 +100,17 @@ class EvalImages(Dataset[Item]):
     def __len__(self) -> int:
         return len(self._samples)
 
+    def is_kept(self, position: int) -> bool:
+        """Tell whether an image need not be decoded."""
+        return (
+            self._kept is not None and self._kept.find(self._samples[position].digest) is not None
+        )
+
+    @property
+    def num_decoded(self) -> int:
+        """Images that have to be decoded in a pass."""
+        return sum(not self.is_kept(position) for position in range(len(self)))
+
     def __getitem__(self, position: int) -> Item:
         sample = self._samples[position]
         view = None if self._kept is None else self._kept.find(sample.digest)
@@ -190,6 +201,11 @@ class ViewImages(Dataset[Item]):
     def __len__(self) -> int:
         return len(self._wanted)
 
+    @property
+    def num_decoded(self) -> int:
+        """Images that have to be decoded in a pass."""
+        return sum(view != 0 or not self._plain.is_kept(row) for row, view in self._wanted)
+
     def __getitem__(self, index: int) -> Item:
         position, view = self._wanted[index]
         if view == 0 or self._changed is None:
@@ -256,9 +272,10 @@ def make_loader(
     """Make the loader of a data set.
 
     Args:
-        dataset: `EvalImages` or `TrainImages`.
+        dataset: `EvalImages`, `TrainImages` or `ViewImages`.
         batch_size: Images a batch; the last may have fewer.
-        workers: Processes that decode, at most one a core; 0 decodes in this one.
+        workers: Processes that decode, at most one a core, and none where nothing is to be decoded;
+            0 decodes in this one.
         sampler: The order; None is that of the data set.
         drop_single: Leave out a last batch of one image, on which BatchNorm cannot train.
         device: A torch device string; on cuda, batches are pinned.
@@ -268,7 +285,7 @@ def make_loader(
     """
     num_samples = len(dataset)  # type: ignore[arg-type]
     is_single = num_samples > 1 and num_samples % batch_size == 1
-    workers = min(workers, _num_cores())
+    workers = min(workers, _num_cores()) if getattr(dataset, "num_decoded", num_samples) else 0
     return DataLoader(
         dataset,
         batch_size=batch_size,

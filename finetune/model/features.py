@@ -21,6 +21,7 @@ from finetune.model.fuse import fused
 from finetune.model.parts import digest_of
 from finetune.model.store import StoreFullError, StoreKey, image_id, open_store
 from finetune.model.store_key import device_kind
+from finetune.runtime.allocator import freed_memory_kept
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["compute_features"]
 
 
+@freed_memory_kept()
 def compute_features(
     model: Model,
     samples: Sequence[Sample],

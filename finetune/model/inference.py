@@ -8,6 +8,7 @@ the number of workers.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from finetune.data.decode import UnreadableImageError, decode, to_image
 from finetune.data.loading import killed_workers_named
 from finetune.model.family import find_family
 from finetune.model.fuse import fused
+from finetune.runtime.allocator import freed_memory_kept
 from finetune.types import Outputs
 
 if TYPE_CHECKING:
@@ -84,13 +86,14 @@ def predict(
     errors: dict[int, str] = {}
     network = _ready(bundle.network, options.device)
     done = 0
-    for positions, batch, reasons in _loader(bundle, items, options):
-        errors.update(reasons)
-        if positions:
-            probs[positions] = _probabilities(network, bundle, batch.to(options.device))
-        done += len(positions) + len(reasons)
-        if progress:
-            progress(done, len(items))
+    with freed_memory_kept() if len(items) > 1 else nullcontext():
+        for positions, batch, reasons in _loader(bundle, items, options):
+            errors.update(reasons)
+            if positions:
+                probs[positions] = _probabilities(network, bundle, batch.to(options.device))
+            done += len(positions) + len(reasons)
+            if progress:
+                progress(done, len(items))
     labels = np.full(len(items), -1, dtype=np.int64)
     return Outputs(tuple(names), labels, probs, bundle.classes, errors)
 

@@ -252,7 +252,7 @@ def _choose_frozen_precision(recipe: Recipe, machine: MachineFacts) -> Choice[Fr
     if wanted in ("fp32", "fp16"):
         return Choice("fp32", f"with precision {wanted} nothing is rounded to bf16")
     if gain is None:
-        return Choice("fp32", "computed once, and bf16 was not measured on this device")
+        return Choice("fp32", "this device has no bf16 units that would pay for the rounding")
     passes = f"measured here: a pass in bf16 is {gain:.2g} times as fast"
     if gain < _WORTH_ROUNDING:
         return Choice("fp32", f"{passes}, too little for its rounding")

@@ -130,11 +130,14 @@ def measure_costs(
     runtime = recipe.runtime
     read = _measure_reading(recipe, model, index) / max(1, runtime.workers)
     is_missing = 1.0 - min(1.0, len(kept) / max(1, len(index.samples)))
+    frozen = speed["fused"]
+    if runtime.frozen_precision == "bf16":
+        frozen = speed.get("fused_bf16", frozen)
     step = speed.get(f"train_{runtime.precision}", speed.get("train_fp32", math.inf))
     return Costs(
-        forward=1 / speed["forward"],
+        forward=1 / speed.get("forward", speed["fused"]),
         fused=1 / speed["fused"],
-        frozen=1 / speed["fused_bf16" if runtime.frozen_precision == "bf16" else "fused"],
+        frozen=1 / frozen,
         step=1 / step,
         read=read,
         look=is_missing * read,

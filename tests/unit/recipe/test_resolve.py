@@ -177,7 +177,7 @@ def test_precision_is_bf16_where_it_pays(resolved, has_fast_bf16, precision):
             "fp32",
             "measured here: a pass in bf16 is 1.2 times as fast, too little for its rounding",
         ),
-        ("auto", None, "fp32", "computed once, and bf16 was not measured on this device"),
+        ("auto", None, "fp32", "this device has no bf16 units that would pay for the rounding"),
         ("fp32", 2.34, "fp32", "with precision fp32 nothing is rounded to bf16"),
         ("fp16", 2.34, "fp32", "with precision fp16 nothing is rounded to bf16"),
     ],
