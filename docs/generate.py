@@ -18,6 +18,7 @@ __all__ = ["PARTS", "main", "pages", "render"]
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "docs/benchmarks/demo.json"
+CHECK = ROOT / "docs/benchmarks/check.json"
 BACKBONES = ROOT / "docs/benchmarks/backbones.json"
 TUNING = ROOT / "docs/benchmarks/tuning.json"
 SPEED = ROOT / "docs/benchmarks/speed.json"
@@ -165,7 +166,27 @@ def demo() -> str:
 def benchmarks() -> str:
     """Show every file of figures: what was run, on what, and all of its rows."""
     files = sorted((ROOT / "docs/benchmarks").glob("*.json"))
-    return "\n\n".join(_benchmark(file) for file in files if file not in (BACKBONES, SPEED, TUNING))
+    own = (BACKBONES, CHECK, SPEED, TUNING)  # have a page of their own
+    return "\n\n".join(_benchmark(file) for file in files if file not in own)
+
+
+def check() -> str:
+    """Show what the check finds of planted faults in each set, and what it costs."""
+    if not CHECK.is_file():
+        return "No figures are recorded yet."
+    recorded = json.loads(CHECK.read_text(encoding="utf-8"))
+    names = ["photos", "planted", "finding", "number", "found", "recall (95 %)", "others"]
+    lines = _table_head([*names, "precision", "precision of the first"])
+    for row in recorded["rows"]:
+        facts = (row["data"], row["planted"], f"`{row['finding']}`", row["num_planted"] or "")
+        figures = ("recall", "num_others", "precision", "precision_of_first")
+        cells = [*facts, row["num_found"] if row["num_planted"] else ""]
+        lines.append(f"| {' | '.join([*map(str, cells), *(_cell(row, one) for one in figures)])} |")
+    made = f"{recorded['device']}; commit `{recorded['commit']}`; raw figures: `{CHECK.name}`."
+    notes = [f"- {note}" for note in recorded["notes"]]
+    speed = _table_head(list(recorded["speed"][0]))
+    speed += [f"| {' | '.join(_cell(row, one) for one in row)} |" for row in recorded["speed"]]
+    return "\n".join([*_command(recorded), "", made, "", *notes, "", *lines, "", *speed])
 
 
 def backbones() -> str:
@@ -363,6 +384,7 @@ def _first_line(documented: Any) -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "backbones": backbones,
     "benchmarks": benchmarks,
+    "check": check,
     "classifier": classifier,
     "commands": commands,
     "demo": demo,

@@ -67,7 +67,8 @@ def measure_speed(
 
     Returns:
         Images per second: `fused` in eval mode with batch normalisations folded, `fused_bf16` where
-        that may gain enough; with steps `forward` as it is, `train_fp32`, and on a CPU `train_bf16`.
+        that may gain enough; with steps `forward` as it is, `train_fp32`, and, on a CPU,
+        `train_bf16`.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     key = _key(model, machine, layout)
@@ -157,13 +158,14 @@ def _passes(network: Any, images: torch.Tensor) -> dict[str, Timer]:
 def _may_gain(device: torch.device) -> bool:
     """Tell whether passes in bf16 may be much faster: on x86 that takes its matrix units."""
     if device.type == "cpu" and platform.machine() in ("x86_64", "AMD64"):
-        features = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch cannot tell
+        capabilities = getattr(torch.cpu, "get_capabilities", None)  # an older torch cannot tell
+        features: dict[str, bool] = capabilities() if capabilities else {}
         return not features or bool(features.get("amx_bf16"))
     return device.type != "mps"
 
 
 def _training_steps(network: nn.Module, images: torch.Tensor) -> dict[str, Timer]:
-    """Give what times evaluation, and a training step of everything, on a CPU in both precisions."""
+    """Give what times evaluation and a training step of everything, on a CPU in both precisions."""
     network.requires_grad_(True)
     timers: dict[str, Timer] = {
         "forward": partial(_time_forward, network, images),

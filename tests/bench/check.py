@@ -1,10 +1,10 @@
 """What `finetune check` finds of faults that are planted, what else it names, and what it costs.
 
-    FINETUNE_ASSETS=… python tests/bench/check.py --out docs/benchmarks/check.json [--sets trash …]
+    FINETUNE_ASSETS=… python tests/bench/check.py --out docs/benchmarks/check.json
 
 Photos are copied into a folder of their own, and faults are planted there: copies, changed copies,
 cut files, wrong labels. Thresholds were chosen on the training part of `textures`; here is what
-they find among other photos. A run of some sets keeps the rows of the others.
+they find among other photos. A run of some sets or parts keeps the other rows.
 """
 
 import argparse
@@ -14,25 +14,20 @@ import random
 import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import record
 from changes import LIKE, ONE_PICTURE, save
+from check_speed import NUM_ROUNDS, NUM_TIMED, measure_speed
 from PIL import Image
 
 from finetune.data.check import Examined, examine_images
-from finetune.data.decode import decode
 from finetune.data.findings import find_problems
 from finetune.data.index import index_source
-from finetune.data.near import find_near_duplicates
-from finetune.data.thumbnail import make_thumbnail
 from finetune.evaluate.intervals import wilson
 from finetune.evaluate.suspects import find_similar, find_suspect_labels
 from finetune.model.create import create_model
@@ -41,10 +36,11 @@ from finetune.model.inference import InferenceOptions
 from finetune.recipe.load import load_recipe
 from finetune.recipe.merge import with_arguments
 from finetune.train.linear import Features
-from finetune.types import Index, Sample
+from finetune.types import Sample
 
 LIBRARIES = ("numpy", "pillow", "scikit-learn", "timm", "torch")
 BACKBONE = "mobilenetv2_100.in1k"
+PARTS = ("near", "cut", "labels", "similar", "speed")
 LIMIT = 178_956_970
 # The part that is used of each set; of textures the part on which nothing was chosen.
 SETS = {
@@ -56,11 +52,11 @@ SETS = {
 }
 LABELLED = ("trash", "food-leaky", "flowers", "cifar10-mini")
 MOST_SOURCES = 300  # photos of a set that each change is made of
+MOST_LABELLED = 1_500  # photos of a set whose labels are judged
 MOST_LIKE = 100  # the same, of changes that only features shall find
 NUM_CUT = 30
 FLIPPED = 0.05
 SEEDS = (0, 1, 2)
-NUM_TIMED, NUM_ROUNDS = 10_000, 10
 
 Row = dict[str, Any]
 
@@ -70,30 +66,38 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--sets", nargs="*", choices=tuple(SETS), default=list(SETS))
-    parser.add_argument("--no-speed", action="store_true")
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=list(PARTS))
     given = parser.parse_args()
     assets = Path(os.environ["FINETUNE_ASSETS"]).resolve()
     before = json.loads(given.out.read_text()) if given.out.is_file() else {"rows": [], "speed": []}
     rows = {(row["data"], row["planted"]): row for row in before["rows"]}
     for name in given.sets:
         with tempfile.TemporaryDirectory() as temporary:
-            for row in rows_of(name, assets, Path(temporary)):
+            for row in rows_of(name, assets, Path(temporary), given.parts):
                 rows[name, row["planted"]] = row
                 print(json.dumps(row), flush=True)
-    speed = before["speed"] if given.no_speed else measure_speed(assets)
-    order = list(SETS)
-    ordered = sorted(rows.values(), key=lambda row: order.index(row["data"]))
-    given.out.write_text(json.dumps(document(ordered, speed), indent=1) + "\n")
+                write(given.out, rows, before["speed"])
+    write(given.out, rows, measure_speed(assets) if "speed" in given.parts else before["speed"])
     return 0
 
 
-def rows_of(name: str, assets: Path, work: Path) -> Iterator[Row]:
-    """Plant and find everything in one set."""
+def write(out: Path, rows: Mapping[tuple[str, str], Row], speed: list[Row]) -> None:
+    """Write all rows in the order of the sets."""
+    order = list(SETS)
+    ordered = sorted(rows.values(), key=lambda row: order.index(row["data"]))
+    out.write_text(json.dumps(document(ordered, speed), indent=1) + "\n")
+
+
+def rows_of(name: str, assets: Path, work: Path, parts: Sequence[str]) -> Iterator[Row]:
+    """Plant and find what is asked for in one set."""
     photos = source_photos(assets / "datasets" / SETS[name])
-    yield from near_rows(name, photos, work / "near")
-    yield from cut_rows(name, photos, work / "cut")
-    if name in LABELLED:
+    if "near" in parts:
+        yield from near_rows(name, photos, work / "near")
+    if "cut" in parts:
+        yield from cut_rows(name, photos, work / "cut")
+    if "labels" in parts and name in LABELLED:
         yield from label_rows(name, photos, work / "labels", assets)
+    if "similar" in parts and name in LABELLED:
         yield from similar_rows(name, photos, work / "similar", assets)
 
 
@@ -162,7 +166,8 @@ def label_rows(
     name: str, photos: Sequence[tuple[str, Path]], folder: Path, assets: Path
 ) -> Iterator[Row]:
     """Give one photo in twenty another label, and let the features tell."""
-    samples, features = featured(photos, folder, assets)
+    judged = random.Random(3).sample(photos, min(MOST_LABELLED, len(photos)))
+    samples, features = featured(sorted(judged), folder, assets)
     classes = sorted({str(sample.label) for sample in samples})
     right = np.array([classes.index(str(sample.label)) for sample in samples])
     hits, planted, false, ranked = 0, 0, 0, 0
@@ -289,74 +294,6 @@ def row_of(
     }
 
 
-def measure_speed(assets: Path) -> list[Row]:
-    """Time decoding alone and the whole look at each image, in turn; and the search."""
-    found = (assets / "datasets").rglob("*.jp*g")
-    paths = sorted(path for path in found if path.is_file())
-    order = random.Random(0).sample(paths, len(paths))
-    timed = (order * (NUM_TIMED // len(order) + 1))[:NUM_TIMED]
-    size = NUM_TIMED // NUM_ROUNDS
-    seconds: dict[str, list[tuple[float, float]]] = {"decode": [], "examine": []}
-    for start in range(0, NUM_TIMED, size):
-        some = timed[start : start + size]
-        with ThreadPoolExecutor(2) as pool:
-            steps: Mapping[str, Callable[[], object]] = {
-                "decode": partial(decode_all, pool, some),
-                "examine": partial(examine_images, index_of(some), max_pixels=LIMIT, workers=2),
-            }
-            decode_all(pool, some)  # the files are then in memory for both
-            for name in sorted(steps, reverse=bool(start // size % 2)):
-                seconds[name].append(clocked(steps[name]))
-    rows = []
-    for place, clock in enumerate(("wall", "processor")):
-        decoded, examined = (
-            sum(pair[place] for pair in seconds[name]) for name in ("decode", "examine")
-        )
-        rows.append(
-            {
-                "clock": clock,
-                "num_images": NUM_TIMED,
-                "decode_seconds": decoded,
-                "examine_seconds": examined,
-                "share_of_decoding_speed": decoded / examined,
-            }
-        )
-    thumbnails = np.stack(different_thumbnails(paths)[:NUM_TIMED])
-    clocks = clocked(partial(find_near_duplicates, thumbnails, workers=2))
-    for row, search in zip(rows, clocks, strict=True):
-        row |= {"num_compared": len(thumbnails), "search_seconds": search}
-    return rows
-
-
-def decode_all(pool: ThreadPoolExecutor, paths: Sequence[Path]) -> None:
-    """Decode files in full, and do nothing else."""
-    for _ in pool.map(partial(decode, max_pixels=LIMIT), paths):
-        pass
-
-
-def index_of(paths: Sequence[Path]) -> Index:
-    """Index files, each as often as it is named."""
-    samples = tuple(Sample(path, str(number)) for number, path in enumerate(paths))
-    return Index(Path("/"), samples, ())
-
-
-def different_thumbnails(paths: Sequence[Path]) -> list[Any]:
-    """Make thumbnails of photos and, since there are too few, of a quarter of each."""
-    thumbnails = []
-    for path in paths:
-        image = decode(path, max_pixels=LIMIT)
-        quarter = image.crop((0, 0, max(1, image.width // 2), max(1, image.height // 2)))
-        thumbnails += [make_thumbnail(image), make_thumbnail(quarter)]
-    return thumbnails
-
-
-def clocked(step: Callable[[], object]) -> tuple[float, float]:
-    """Give the seconds by the wall and by the processor that a step takes."""
-    wall, processor = time.perf_counter(), time.process_time()
-    step()
-    return time.perf_counter() - wall, time.process_time() - processor
-
-
 def document(rows: list[Row], speed: list[Row]) -> dict[str, Any]:
     """Say what was measured on what."""
     return {
@@ -381,7 +318,8 @@ NOTES = [
     "found: a planted file is named by this finding, and as the picture that it was made of",
     "others, of near_leak: pairs of different photos that are joined and were not before planting; "
     "the last row of a set counts the pairs that were (all looked at: edits, crops, bursts)",
-    "others, of suspect_label: photos whose label was not planted; some are wrong all the same",
+    "others, of suspect_label: photos whose label was not planted; some are wrong all the same; of "
+    f"up to {MOST_LABELLED:,} photos of a set, all seeds together",
     "precision of the first: among as many suspects as there are planted labels, likeliest first",
     f"similar: of up to {MOST_LIKE} photos, each once as it is and once changed, by features",
     "speed: decoding alone by two threads, and the whole look (decoding, digest, thumbnail, search "

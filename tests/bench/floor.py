@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from finetune.runtime.allocator import freed_memory_kept
 from finetune.torchvision_ops import register_missing_ops
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -47,7 +48,8 @@ def main() -> None:
     given = parser.parse_args()
     register_missing_ops()
     torch.manual_seed(given.seed)
-    row = predict(given) if given.job == "predict" else train(given)
+    with freed_memory_kept():
+        row = predict(given) if given.job == "predict" else train(given)
     print(json.dumps(row), flush=True)
 
 
