@@ -192,7 +192,7 @@ def open_image_file(path: Path) -> Iterator[BinaryIO]:
                 "a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file"
             )
         file = path.open("rb")
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UnreadableImageError(_os_reason(error)) from error
     with file:
         yield file
@@ -346,8 +346,8 @@ def _damage_reason(error: Exception) -> str:
     return f"{'truncated' if is_cut else 'damaged'}: {text[:120]}"
 
 
-def _os_reason(error: OSError) -> str:
+def _os_reason(error: OSError | ValueError) -> str:
     """Say why a file cannot be opened."""
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
+    if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
+        return "no such file"  # a ValueError: the name holds a zero byte, as no file's does
     return (error.strerror or type(error).__name__).lower()

@@ -58,9 +58,9 @@ def index_source(source: str | Path, *, follow_links: bool = False) -> Index:
         DataError: It does not exist, holds no photos by class, or contradicts itself.
     """
     path = Path(source).expanduser().absolute()
-    if path.is_dir():
+    if os.path.isdir(path):
         return _without_foreign(_index_folder(path), follow_links=follow_links)
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"there is no folder or file {path}", hint=_LAYOUT)
     if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
         raise DataError(f"{path} is neither a folder nor a CSV", hint=_LAYOUT)

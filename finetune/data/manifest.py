@@ -72,7 +72,7 @@ def read_manifest(path: Path) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
             hint="put the CSV into the folder above all photos, with paths relative to it",
         )
     located = [(row, file) for row, file in found if file is not None]
-    missing = [row.path for row, file in located if not file.is_file()]
+    missing = [row.path for row, file in located if not os.path.isfile(file)]
     if missing:
         raise DataError(
             f"{path.name} has {counted(len(missing), 'path', 'that leads/that lead')} to no file: "
@@ -192,7 +192,7 @@ def _locate(text: str, folder: Path) -> Path | None:
     spellings = dict.fromkeys((text, text.strip(), text.strip().replace("\\", "/")))
     places = [Path(os.path.normpath(folder / spelling)) for spelling in spellings]
     inside = [place for place in places if place.is_relative_to(folder)]
-    existing = [place for place in inside if place.is_file()]
+    existing = [place for place in inside if os.path.isfile(place)]  # False also of a name too long
     return next(iter([*existing, *inside]), None)
 
 

@@ -98,7 +98,7 @@ def display_name(path: Path) -> str:
 
 def _expanded(path: Path) -> Iterator[Path]:
     """Give a file itself, and the visible regular files below a folder."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # unlike Path.is_dir, False also of a name too long
         yield path
         return
     walk = _Walk()

@@ -13,6 +13,7 @@ two disagree loading is refused. Nothing is pickled.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -101,9 +102,10 @@ def find_model_folder(path: str | Path) -> Path:
     """
     path = Path(path)
     for folder in (path / "model", path):
-        if (folder / "finetune.json").is_file():
+        if os.path.isfile(folder / "finetune.json"):
             return folder
-    what = "does not exist" if not path.exists() else "holds no finetune.json, nor does its model/"
+    is_there = os.path.exists(path)
+    what = "holds no finetune.json, nor does its model/" if is_there else "does not exist"
     raise BundleError(
         f"{path} is no saved model: it {what}", hint="name a run folder, or its model/ folder"
     )
@@ -253,7 +255,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read: {_first_line(error)}") from error
     if not isinstance(document, dict):
         raise BundleError(f"{path} is no JSON object")

@@ -7,6 +7,8 @@ before validation, so that all problems are found together.
 """
 
 import io
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +132,7 @@ def dump_recipe(recipe: Recipe) -> str:
 def _is_name(source: str) -> bool:
     """Whether a text is a recipe's name and not a path: a plain word, no file's ending."""
     path = Path(source)
-    return path.name == source and path.suffix not in (".yaml", ".yml") and not path.is_file()
+    return path.name == source and path.suffix not in (".yaml", ".yml") and not os.path.isfile(path)
 
 
 def _read_file(path: Path) -> str:
@@ -223,7 +225,9 @@ def _read_yaml(text: str, *, source: str) -> _Document:
     yaml = YAML(typ="safe", pure=True)
     document = _Document()
     try:
-        node = yaml.compose(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of anchors given twice: anchors are refused anyway
+            node = yaml.compose(text)
         if node is not None:
             reader = _Reader(yaml, document)
             document.values = reader.read(node, place="")

@@ -291,6 +291,11 @@ def test_a_file_that_is_missing_says_so(tmp_path):
     assert reason(tmp_path / "absent.jpg") == "no such file"
 
 
+def test_a_name_that_no_file_can_have_says_so(tmp_path):
+    assert reason(tmp_path / "zero\0byte.jpg") == "no such file"
+    assert reason(tmp_path / ("a" * 300)) == "file name too long"
+
+
 def test_a_folder_is_not_a_file(tmp_path):
     assert reason(tmp_path) == "a folder, not a file"
 

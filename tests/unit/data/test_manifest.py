@@ -112,6 +112,10 @@ def test_a_repeated_row_counts_once_and_is_said(folder):
         ("path,label\nnope.jpg,x\n", "photos.csv has 1 path that leads to no file: nope.jpg"),
         ("path,label\nsub,x\n", "photos.csv has 1 path that leads to no file: sub"),
         (
+            f"path,label\n{'a' * 300},x\n",  # longer than the name of any file
+            f"photos.csv has 1 path that leads to no file: {'a' * 300}",
+        ),
+        (
             "path,label\n../x.jpg,x\n/etc/y.jpg,x\n",
             "photos.csv has 2 paths that lead out of its folder: ../x.jpg, /etc/y.jpg",
         ),

@@ -87,6 +87,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path):
 def test_list_images_keeps_files_as_they_are_named(tmp_path):
     touch(tmp_path, "b.jpg", ".hidden.jpg")
     given = [str(tmp_path / "b.jpg"), tmp_path / "absent.jpg", tmp_path / ".hidden.jpg"]
+    given += ["a" * 300, "zero\0byte.jpg"]  # names that no file can have
     assert list_images(given) == [Path(path) for path in given]
 
 

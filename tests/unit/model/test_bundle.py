@@ -164,9 +164,12 @@ def test_preprocessing_that_disagrees_is_refused(make_network: MakeNetwork, tmp_
         load_bundle(tmp_path / "model")
 
 
-def test_damaged_document_is_one_sentence(make_network: MakeNetwork, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "\ud800"])
+def test_damaged_document_is_one_sentence(
+    make_network: MakeNetwork, tmp_path: Path, text: str
+) -> None:
     save(make_network(), tmp_path / "model")
-    (tmp_path / "model" / "finetune.json").write_text("{")
+    (tmp_path / "model" / "finetune.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(BundleError, match=r"finetune\.json cannot be read"):
         load_bundle(tmp_path / "model")
 

@@ -208,6 +208,11 @@ def test_aliases_cannot_grow_a_file():
     assert any("an alias (*) is not part of a recipe" in line for line in lines(bomb))
 
 
+def test_what_the_yaml_library_warns_of_is_not_shown(recwarn):
+    parse_recipe("schema_version: &x 1\nseed: &x 2\n", source="mine.yaml")
+    assert list(recwarn) == []
+
+
 def test_a_number_with_more_digits_than_python_reads_is_told():
     assert "cannot be read as a value" in str(error(f"seed: {'1' * 5000}"))
 

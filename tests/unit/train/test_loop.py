@@ -1,0 +1,194 @@
+"""An epoch of steps: batches that memory cannot hold, losses that are no numbers."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from torch.utils.data import DataLoader, TensorDataset
+
+from finetune.errors import TrainingError
+from finetune.train.loop import EpochSeed, Stepper, Tally, train_epoch
+
+NUM_IMAGES, BATCH_SIZE = 24, 8
+SEED = EpochSeed(seed=0, stage_index=1, epoch=2, stage="full")
+MakeStepper = Callable[..., Stepper]
+
+
+class Narrow(nn.Module):
+    """A network for whose batches of more than so many images there is no memory."""
+
+    def __init__(self, most: int, error: RuntimeError) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(12, 5), nn.Tanh(), nn.Linear(5, 3))
+        self.most, self.error = most, error
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > self.most:
+            raise self.error
+        logits: torch.Tensor = self.layers(images)
+        return logits
+
+
+@pytest.fixture
+def data() -> TensorDataset:
+    draw = torch.Generator().manual_seed(1)
+    images = torch.randn(NUM_IMAGES, 3, 2, 2, generator=draw)
+    labels = torch.arange(NUM_IMAGES) % 3
+    return TensorDataset(images, labels, torch.arange(NUM_IMAGES))
+
+
+@pytest.fixture
+def warnings() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def make_stepper(warnings: list[str]) -> MakeStepper:
+    def make(
+        *,
+        most: int = BATCH_SIZE,
+        weight: torch.Tensor | None = None,
+        error: RuntimeError | None = None,
+    ) -> Stepper:
+        torch.manual_seed(0)
+        lack = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        network = Narrow(most, lack)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+        accelerator = Accelerator(cpu=True)
+        prepared, prepared_optimizer = accelerator.prepare(network, optimizer)
+        return Stepper(
+            accelerator=accelerator,
+            network=prepared,
+            optimizer=prepared_optimizer,
+            schedule=LambdaLR(optimizer, lambda step: 1.0),
+            loss=nn.CrossEntropyLoss(weight=weight, label_smoothing=0.1),
+            normalize=lambda images: images,
+            names=[f"{number}.jpg" for number in range(NUM_IMAGES)],
+            warn=warnings.append,
+        )
+
+    return make
+
+
+def loader(data: TensorDataset) -> DataLoader[tuple[torch.Tensor, ...]]:
+    return DataLoader(data, batch_size=BATCH_SIZE)
+
+
+def weights_of(stepper: Stepper) -> torch.Tensor:
+    return torch.cat([param.detach().flatten() for param in stepper.network.parameters()])
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 1.0, 3.0])])
+@pytest.mark.parametrize(("most", "pieces"), [(4, 2), (3, 4), (1, 8)])
+def test_a_batch_that_does_not_fit_steps_as_if_it_had(
+    make_stepper: MakeStepper,
+    data: TensorDataset,
+    warnings: list[str],
+    most: int,
+    pieces: int,
+    weight: torch.Tensor | None,
+) -> None:
+    whole, cut = make_stepper(weight=weight), make_stepper(most=most, weight=weight)
+    tallies = Tally(), Tally()
+    for stepper, tally in zip((whole, cut), tallies, strict=True):
+        train_epoch(stepper, loader(data), SEED, tally=tally)
+    assert tallies[1].num_pieces == pieces
+    assert tallies[1].num_steps == tallies[0].num_steps == 3
+    assert tallies[1].loss == pytest.approx(tallies[0].loss, rel=1e-6)
+    # Sums of another order: equal to what fp32 rounds.
+    torch.testing.assert_close(weights_of(cut), weights_of(whole), rtol=1e-5, atol=1e-7)
+    assert warnings[-1] == (
+        "no memory for a batch of 8 images in stage 'full': from here on it is computed in "
+        f"{pieces} pieces, and steps as before"
+    )
+
+
+def test_what_the_allocator_of_a_cpu_says_counts_as_well(
+    make_stepper: MakeStepper, data: TensorDataset
+) -> None:
+    error = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried …")
+    tally = Tally()
+    train_epoch(make_stepper(most=4, error=error), loader(data), SEED, tally=tally)
+    assert tally.num_pieces == 2
+
+
+def test_pieces_are_remembered_by_a_later_epoch(
+    make_stepper: MakeStepper, data: TensorDataset, warnings: list[str]
+) -> None:
+    train_epoch(make_stepper(most=4), loader(data), SEED, tally=Tally(num_pieces=2))
+    assert warnings == []
+
+
+def test_no_memory_for_one_image_ends_the_stage(
+    make_stepper: MakeStepper, data: TensorDataset
+) -> None:
+    stepper = make_stepper(most=0)
+    with pytest.raises(
+        TrainingError, match="no memory for a batch of 8 images in stage 'full'"
+    ) as (caught):
+        train_epoch(stepper, loader(data), SEED, tally=Tally())
+    assert caught.value.hint == "--set training.batch_size=4 --set training.accumulate=2"
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(
+    make_stepper: MakeStepper, data: TensorDataset
+) -> None:
+    stepper = make_stepper(most=4, error=RuntimeError("shapes do not fit"))
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        train_epoch(stepper, loader(data), SEED, tally=Tally())
+
+
+def test_a_loss_that_is_no_number_stops_before_the_step_and_names_the_images(
+    make_stepper: MakeStepper, data: TensorDataset
+) -> None:
+    stepper = make_stepper()
+    data.tensors[0][10] = float("nan")  # in the second batch
+    tally, seen = Tally(), []
+    with pytest.raises(TrainingError) as caught:
+        train_epoch(
+            stepper,
+            loader(data),
+            SEED,
+            tally=tally,
+            after_step=lambda: seen.append(weights_of(stepper)),
+        )
+    assert caught.value.message == (
+        "the loss is nan in stage 'full', epoch 2, step 2; training stopped before that step; "
+        "its images: 8.jpg, 9.jpg, 10.jpg, 11.jpg, 12.jpg and 3 more"
+    )
+    assert caught.value.hint == "lower the stage's lr, or give training.clip_norm: 1.0"
+    assert tally.num_batches == len(seen) == 1
+    assert torch.equal(weights_of(stepper), seen[0])
+
+
+def test_a_gradient_that_is_no_number_stops_as_well(
+    make_stepper: MakeStepper, data: TensorDataset
+) -> None:
+    stepper = make_stepper()
+    first = next(stepper.network.parameters())
+    first.register_hook(lambda gradient: gradient * float("inf"))
+    before = weights_of(stepper)
+    with pytest.raises(TrainingError, match="the gradient is not finite in stage 'full', epoch 2"):
+        train_epoch(stepper, loader(data), SEED, tally=Tally())
+    assert torch.equal(weights_of(stepper), before)
+
+
+def test_as_many_batches_as_allowed_are_left_out_and_named(
+    make_stepper: MakeStepper, data: TensorDataset, warnings: list[str]
+) -> None:
+    data.tensors[0][10] = float("nan")
+    clean = TensorDataset(*(torch.cat([part[:8], part[16:]]) for part in data.tensors))
+    without, leaving_out = make_stepper(), replace(make_stepper(), max_skipped=1)
+    tally = Tally()
+    train_epoch(leaving_out, loader(data), SEED, tally=tally)
+    train_epoch(without, loader(clean), SEED, tally=Tally())
+    assert (tally.num_skipped, tally.num_steps, tally.num_images) == (1, 2, 16)
+    assert torch.equal(weights_of(leaving_out), weights_of(without))
+    assert warnings[0].startswith("the loss is nan in stage 'full', epoch 2, step 2; the batch is")
+    data.tensors[0][20] = float("inf")
+    with pytest.raises(TrainingError, match="step 3"):
+        train_epoch(replace(make_stepper(), max_skipped=1), loader(data), SEED, tally=Tally())
