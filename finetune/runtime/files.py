@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from finetune.errors import FinetuneError
 
-__all__ = ["make_folder", "write_text", "write_with"]
+__all__ = ["append_line", "make_folder", "write_text", "write_with"]
 
 
 def write_text(path: Path, text: str) -> None:
@@ -41,6 +41,23 @@ def write_with(path: Path, writer: Callable[[Path], object]) -> None:
         raise _explain(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def append_line(path: Path, text: str) -> None:
+    """Append a line of UTF-8 text, whole or not at all.
+
+    Raises:
+        FinetuneError: The disk is full or the folder cannot be written.
+    """
+    line = text.encode() + b"\n"
+    try:
+        with path.open("ab", buffering=0) as stream:
+            size = stream.tell()
+            if stream.write(line) < len(line):  # as much as there was room for
+                stream.truncate(size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        raise _explain(error, path) from error
 
 
 def make_folder(path: Path) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import FinetuneError
-from finetune.runtime.files import make_folder, write_text
+from finetune.runtime.files import append_line, make_folder, write_text
 
 __all__ = ["RunFolder", "check_free", "claim", "next_run_path"]
 
@@ -50,9 +50,8 @@ class RunFolder:
 
     def append_event(self, row: Mapping[str, object]) -> None:
         """Append one JSON object as one line to `events.jsonl`."""
-        line = json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
-        with (self.path / "events.jsonl").open("a", encoding="utf-8", newline="\n") as stream:
-            stream.write(line)
+        line = json.dumps(row, ensure_ascii=False, allow_nan=False)
+        append_line(self.path / "events.jsonl", line)
 
     def contents(self) -> tuple[str, ...]:
         """Name what stands in the folder now, sorted; folders end in a slash."""
