@@ -115,16 +115,14 @@ def run(
         _write_beginning(folder, planned)
     checkpoints = _checkpoints(folder, resolved, tell)
     trained = _train(planned, checkpoints, tell)
-    bundle, results = evaluate_parts(
-        _save(folder, planned), planned.index, resolved, kept=planned.kept, on_event=tell
-    )
+    saved, index = _save(folder, planned), planned.index
+    bundle, results = evaluate_parts(saved, index, resolved, kept=planned.kept, on_event=tell)
     seconds = time.perf_counter() - started
-    header = _header(bundle, planned, trained, run=folder.path.name, seconds=seconds)
-    write_tables(results, folder.path, header=header)
+    write_tables(results, folder.path, header=_header(folder, bundle, planned, trained, seconds))
     checkpoints.remove()
     chosen = f"stage {trained.chosen.stage}, epoch {trained.chosen.epoch}"
     tell(RunEnded(str(folder.path), str(folder.model), chosen, seconds))
-    return Run(folder.path, resolved, bundle, results, planned.index, seconds)
+    return Run(folder.path, resolved, bundle, results, index, seconds)
 
 
 def _write_beginning(folder: RunFolder, planned: Plan) -> None:
@@ -183,11 +181,11 @@ def _save(folder: RunFolder, planned: Plan) -> Bundle:
 
 
 def _header(
-    bundle: Bundle, planned: Plan, trained: TrainResult, *, run: str, seconds: float
+    folder: RunFolder, bundle: Bundle, planned: Plan, trained: TrainResult, seconds: float
 ) -> MetricsHeader:
     """Gather what `metrics.json` says beside the figures."""
     return MetricsHeader(
-        run=run,
+        run=folder.path.name,
         backbone=planned.recipe.model.backbone,
         classes=planned.index.classes,
         selected_by=planned.recipe.evaluate.select_by,

@@ -57,7 +57,7 @@ def evaluate_parts(
     if val:
         reason = _why_no_features(bundle, recipe)
         outputs = work.predict(bundle, "val", keeps_features=reason is None)
-        reference = work.reference(bundle) if reason is None else Choice(None, reason)
+        reference = work.reference(bundle, reason)
         bundle = add_calibration(
             bundle, fit_calibration(outputs, recipe.evaluate, reference=reference)
         )
@@ -86,8 +86,10 @@ class _Work:
             progress=progress_events("predict", self.on_event),
         )
 
-    def reference(self, bundle: Bundle) -> Choice[NDArray[np.float32] | None]:
+    def reference(self, bundle: Bundle, why_not: str | None) -> Choice[NDArray[np.float32] | None]:
         """Give the features (M, D) of some training photos: stored by a probe, or computed."""
+        if why_not is not None:
+            return Choice(None, why_not)
         features = compute_features(
             bundle,
             sample_reference(self.index.part("train")),

@@ -96,7 +96,7 @@ def calibration_error_interval(
     if num_images < 2:
         return None
     bins = _bins(confidence)
-    gaps = correct - confidence.astype(np.float64)
+    gaps: NDArray[np.float64] = correct - confidence.astype(np.float64)
     error = float(_errors(bins[None], gaps[None])[0])
     generator = np.random.default_rng(seed)
     at_once = max(1, _NUMBERS_AT_ONCE // num_images)
@@ -121,5 +121,6 @@ def _errors(bins: NDArray[np.intp], gaps: NDArray[np.float64]) -> NDArray[np.flo
     num_samples, num_images = bins.shape
     places = bins + NUM_BINS * np.arange(num_samples)[:, None]
     sums = np.bincount(places.ravel(), gaps.ravel(), minlength=NUM_BINS * num_samples)
-    errors: NDArray[np.float64] = np.abs(sums.reshape(num_samples, NUM_BINS)).sum(axis=1)
-    return errors / num_images
+    sums = np.abs(sums).reshape(num_samples, NUM_BINS)
+    errors: NDArray[np.float64] = sums.sum(axis=1) / num_images
+    return errors

@@ -42,10 +42,10 @@ class Novelty:
         """Compute the cosine distance (B,) in [0, 2] of features (B, D) to the k-th nearest row."""
         rows = directions(self.reference.to(features.device))  # unit length again, in float32
         cosines = directions(features) @ rows.T  # (B, M)
-        nearest: NDArray[np.float32] = (
-            cosines.topk(self.neighbour, dim=1).values[:, -1].cpu().numpy()
-        )
-        return np.maximum(np.float32(1) - nearest, np.float32(0))  # rounding goes below 0
+        nearest = cosines.topk(self.neighbour, dim=1).values[:, -1]
+        distances = (1 - nearest).clamp(min=0)  # rounding goes below 0
+        values: NDArray[np.float32] = distances.cpu().numpy()
+        return values
 
     def scores(self, features: torch.Tensor) -> NDArray[np.float32]:
         """Compute the distance (B,) as a multiple of the threshold: above 1 a photo is unlike."""
