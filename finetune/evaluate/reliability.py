@@ -78,9 +78,11 @@ def calibration_error_interval(
 
     The error of a sample is too large on average, since chance alone parts confidence from
     accuracy in each bin, and that of a resample is too large once more. So the basic interval is
-    taken, which mirrors the resamples at the figure and undoes that; it is extended to hold the
-    figure. (negative) The percentile interval was tried first and left: with 100 images of an
-    honest model it never holds the truth; `tests/unit/evaluate/test_reliability.py` shows both.
+    taken, which mirrors the resamples at the figure, extended to hold the figure; and it begins at
+    0 where an honest model would show as large an error (consistency resampling, Bröcker and Smith
+    2007). In simulation it holds the truth in 87 to 97 of 100 cases. (negative) The percentile
+    interval was tried first and left: with an honest model it never holds the truth;
+    `tests/unit/evaluate/test_reliability.py` shows both.
 
     Args:
         confidence: (N,) probability of the likeliest class.
@@ -99,15 +101,19 @@ def calibration_error_interval(
     gaps: NDArray[np.float64] = correct - confidence.astype(np.float64)
     error = float(_errors(bins[None], gaps[None])[0])
     generator = np.random.default_rng(seed)
+    drawn, honest = [], []
     at_once = max(1, _NUMBERS_AT_ONCE // num_images)
-    drawn = []
     for start in range(0, num_resamples, at_once):
         shape = (min(at_once, num_resamples - start), num_images)
         rows = generator.integers(num_images, size=shape)
         drawn.append(_errors(bins[rows], gaps[rows]))
+        right = generator.random(shape) < confidence
+        honest.append(_errors(np.broadcast_to(bins, shape), right - confidence))
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = np.quantile(np.concatenate(drawn), tails)
-    return max(0.0, min(error, 2 * error - high)), min(1.0, max(error, 2 * error - low))
+    is_honest = error <= np.quantile(np.concatenate(honest), tails[1])
+    least = 0.0 if is_honest else max(0.0, min(error, 2 * error - high))
+    return float(least), float(min(1.0, max(error, 2 * error - low)))
 
 
 def _bins(confidence: NDArray[np.floating]) -> NDArray[np.intp]:

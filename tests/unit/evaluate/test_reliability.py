@@ -1,5 +1,7 @@
 """Reliability: scikit-learn's curve, the metric's error, and an interval that holds the truth."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -91,27 +93,49 @@ def test_the_same_seed_gives_the_same_interval_and_another_seed_another():
     assert calibration_error_interval(*answers, seed=2) != first
 
 
-def test_many_images_are_drawn_some_at_a_time_with_the_same_result(monkeypatch):
-    answers = draw(np.random.default_rng(0), 200, 0.1)
+def test_many_images_are_drawn_some_at_a_time_with_a_like_result(monkeypatch):
+    answers = draw(np.random.default_rng(0), 400, 0.2)
     whole = calibration_error_interval(*answers)
     monkeypatch.setattr("finetune.evaluate.reliability._NUMBERS_AT_ONCE", 10_000)
-    assert calibration_error_interval(*answers) == whole
+    # Other draws: a thousand leave the ends within a tenth of the interval.
+    assert calibration_error_interval(*answers) == pytest.approx(whole, abs=0.01)
+
+
+def test_the_interval_of_an_honest_model_begins_at_0_and_that_of_another_above():
+    generator = np.random.default_rng(0)
+    assert calibration_error_interval(*draw(generator, 500, 0.0))[0] == 0.0
+    assert calibration_error_interval(*draw(generator, 500, 0.3))[0] > 0.1
+
+
+def test_a_thousand_resamples_of_ten_thousand_images_take_about_a_second():
+    answers = draw(np.random.default_rng(0), 10_000, 0.1)
+    start = time.process_time()
+    calibration_error_interval(*answers)
+    assert time.process_time() - start < 4  # 1 s on a core of its own
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("over", [0.0, 0.05, 0.2])
 @pytest.mark.parametrize("num_images", [100, 500])
-def test_the_interval_holds_the_truth_where_percentiles_do_not(num_images, over):
+def test_the_interval_holds_the_truth(num_images, over):
     generator = np.random.default_rng(0)
     truth = error_of(*draw(generator, 2_000_000, over))
-    held, held_by_percentiles = [], []
+    held = []
     for seed in range(200):
-        confidence, correct = draw(generator, num_images, over)
-        low, high = calibration_error_interval(confidence, correct, num_resamples=200, seed=seed)
+        answers = draw(generator, num_images, over)
+        low, high = calibration_error_interval(*answers, num_resamples=200, seed=seed)
         held.append(low <= truth <= high)
-        rows = generator.integers(num_images, size=(40, num_images))
+    assert np.mean(held) >= 0.84  # 0.87 to 0.97 over 300 cases; 200 leave it within 0.05
+
+
+@pytest.mark.slow
+def test_percentiles_would_miss_the_truth_of_an_honest_model():
+    generator = np.random.default_rng(0)
+    truth = error_of(*draw(generator, 2_000_000, 0.0))
+    held = []
+    for _ in range(100):
+        confidence, correct = draw(generator, 100, 0.0)
+        rows = generator.integers(100, size=(100, 100))
         errors = [error_of(confidence[row], correct[row]) for row in rows]
-        held_by_percentiles.append(np.quantile(errors, 0.025) <= truth)
-    assert np.mean(held) >= 0.9
-    if over == 0.0:
-        assert np.mean(held_by_percentiles) < 0.1
+        held.append(np.quantile(errors, 0.025) <= truth)
+    assert np.mean(held) < 0.1
