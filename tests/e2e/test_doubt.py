@@ -24,7 +24,7 @@ RECIPE = """
 model: {backbone: test_vit, pretrained: false}
 augment: none
 data: {val_fraction: 0.3, test_fraction: 0.3}
-stages: [{name: head, train: head, epochs: 12, lr: 1e-2}]
+stages: [{name: head, train: head, epochs: 6, lr: 2e-2}]
 training: {label_smoothing: 0.5}
 runtime: {device: cpu, precision: fp32, workers: 0}
 evaluate: {conformal_coverage: 0.8, reject_at_precision: 0.7}
@@ -179,6 +179,7 @@ def test_a_probe_lends_its_features_so_that_no_photo_is_seen_twice(
         "model": {"backbone": "test_resnet", "pretrained": False},
         "data": {"path": str(tiny_folder)},
         "stages": [{"name": "head", "train": "head", "solver": "probe"}],
+        "seed": 91,  # a network of its own, so that no other test has stored its features
         "runtime": {"device": "cpu", "precision": "fp32"},
     }
     done = run(load_recipe(document), out=tmp_path / "run", on_event=events.append)
