@@ -15,7 +15,9 @@ from sklearn.metrics import log_loss
 
 from finetune import load
 from finetune.cli.app import main
+from finetune.errors import Problem, RecipeError
 from finetune.model.bundle import load_bundle
+from finetune.model.network import Network
 from tests.conftest import write_colours
 
 CLASSES = ("blue", "green", "red")
@@ -187,3 +189,20 @@ def test_a_probe_lends_its_features_so_that_no_photo_is_seen_twice(
     passes = {event.what for event in events if isinstance(event, Progressed)}
     assert "features" in passes
     assert "novelty" not in passes
+
+
+def test_a_backbone_without_features_to_compare_has_no_novelty_and_says_why(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(network: Network) -> None:
+        raise RecipeError([Problem("stages", "this one is odd")])
+
+    monkeypatch.setattr(Network, "answering_modules", refuse)
+    arguments = ["run", "--data", str(tiny_folder), "--recipe", "probe", "--quiet"]
+    arguments += ["--backbone", "test_vit", "--no-pretrained", "--device", "cpu"]
+    assert main([*arguments, "--out", str(tmp_path / "run")]) == 0
+    found = Doubting(tmp_path / "run", tiny_folder).document
+    assert found["novelty_threshold"] is None
+    assert found["calibration_reasons"]["novelty_threshold"] == (
+        "the classifier of this backbone is linear in no features"
+    )
