@@ -22,9 +22,11 @@ from finetune.model.inference import InferenceOptions, predict, predict_samples
 from finetune.pipeline import run
 from finetune.recipe.load import load_recipe
 from finetune.recipe.merge import with_arguments
+from finetune.report.tables import prediction_frame
 from finetune.runtime.device import choose_device
 
 if TYPE_CHECKING:
+    import pandas as pd
     from numpy.typing import NDArray
 
     from finetune.evaluate.result import EvalResult
@@ -139,6 +141,23 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 hint="finetune predict gives the answers for the others",
             )
         return outputs.probs
+
+    def predict_table(self, X: Source | Sequence[Any]) -> pd.DataFrame:
+        """Give all that the model says of each image, as `finetune predict` writes it.
+
+        Args:
+            X: As in `predict`; an image that cannot be read has its reason in `error`.
+
+        Returns:
+            Columns path, predicted, probability, p_<class>…, error; set, rejected and ood where the
+            model has them fitted.
+
+        Raises:
+            NotFittedError: Before `fit` or `load`.
+        """
+        bundle = self._fitted()
+        items = _as_items(X, bundle.preprocessing.channels)
+        return prediction_frame(predict(bundle, items, options=self._options()))
 
     def evaluate(self, data: Source, *, split: str = "test") -> EvalResult:
         """Evaluate on a labelled folder or CSV.

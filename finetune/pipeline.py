@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.data.leaks import count_leaks, leak_warnings
+from finetune.data.leaks import count_leaks
 from finetune.data.prepare import fingerprint
 from finetune.data.split import write_split
-from finetune.evaluate.evaluate import evaluate
+from finetune.evaluate.parts import evaluate_parts
 from finetune.model.bundle import Bundle, load_bundle, save_bundle
-from finetune.model.inference import InferenceOptions, predict_samples
 from finetune.plan import Plan, plan
 from finetune.recipe.load import dump_recipe
 from finetune.report.log import RunLog
@@ -28,7 +27,7 @@ from finetune.runtime.device import describe_environment, peak_memory_mib
 from finetune.runtime.folder import RunFolder, check_free, claim, next_run_path
 from finetune.runtime.space import GIB
 from finetune.train.checkpoint import Checkpoints
-from finetune.train.events import Event, OnEvent, RunEnded, RunStarted, Warned, progress_events
+from finetune.train.events import Event, OnEvent, RunEnded, RunStarted, Warned
 from finetune.train.inputs import make_inputs
 from finetune.train.stages import TrainResult, run_stages
 
@@ -116,14 +115,14 @@ def run(
         _write_beginning(folder, planned)
     checkpoints = _checkpoints(folder, resolved, tell)
     trained = _train(planned, checkpoints, tell)
-    bundle = _save(folder, planned)
-    results = _evaluate(bundle, planned, tell)
+    saved, index = _save(folder, planned), planned.index
+    bundle, results = evaluate_parts(saved, index, resolved, kept=planned.kept, on_event=tell)
     seconds = time.perf_counter() - started
-    write_tables(results, folder.path, header=_header(folder, planned, trained, seconds))
+    write_tables(results, folder.path, header=_header(folder, bundle, planned, trained, seconds))
     checkpoints.remove()
     chosen = f"stage {trained.chosen.stage}, epoch {trained.chosen.epoch}"
     tell(RunEnded(str(folder.path), str(folder.model), chosen, seconds))
-    return Run(folder.path, resolved, bundle, results, planned.index, seconds)
+    return Run(folder.path, resolved, bundle, results, index, seconds)
 
 
 def _write_beginning(folder: RunFolder, planned: Plan) -> None:
@@ -181,28 +180,8 @@ def _save(folder: RunFolder, planned: Plan) -> Bundle:
     return load_bundle(folder.model, head=recipe.model.head)
 
 
-def _evaluate(bundle: Bundle, planned: Plan, tell: OnEvent) -> dict[str, EvalResult]:
-    """Make the figures of validation and test from the saved model, in fp32."""
-    recipe = planned.recipe
-    options = InferenceOptions(
-        device=planned.machine.device,
-        batch_size=recipe.training.batch_size,
-        workers=recipe.runtime.workers,
-        max_pixels=recipe.data.max_pixels,
-    )
-    results = {}
-    for split in ("val", "test"):
-        samples = planned.index.part(split)
-        if samples:
-            report = progress_events("predict", tell)
-            outputs = predict_samples(bundle, samples, options=options, progress=report)
-            notes = leak_warnings(planned.index, split)
-            results[split] = evaluate(outputs, split=split, seed=recipe.seed, notes=notes)
-    return results
-
-
 def _header(
-    folder: RunFolder, planned: Plan, trained: TrainResult, seconds: float
+    folder: RunFolder, bundle: Bundle, planned: Plan, trained: TrainResult, seconds: float
 ) -> MetricsHeader:
     """Gather what `metrics.json` says beside the figures."""
     return MetricsHeader(
@@ -216,4 +195,5 @@ def _header(
         peak_memory_mib=peak_memory_mib(),
         probe=trained.probe and ProbeFigures(*trained.probe),
         leaks={split: count_leaks(planned.index, split) for split in ("val", "test")},
+        calibration=bundle.calibration,
     )

@@ -230,6 +230,11 @@ class Outputs:
         probs: (N, K) float32, rows sum to 1; NaN rows where `errors` has the reason.
         classes: K class names, the order of the columns.
         errors: Reason by position, for images that could not be read.
+        logits: (N, K) float32, before any temperature; None where only `probs` are known.
+        features: (N, D) float32, what enters the head; None unless asked for.
+        sets: (N, K) bool, the classes named together; None where the model has none fitted.
+        rejected: (N,) bool, whether the answer is withheld; None likewise.
+        novelty: (N,) float32, distance to the training photos, 1 at the threshold; None likewise.
     """
 
     names: tuple[str, ...]
@@ -237,3 +242,8 @@ class Outputs:
     probs: NDArray[np.float32]
     classes: tuple[str, ...]
     errors: dict[int, str] = field(default_factory=dict)
+    logits: NDArray[np.float32] | None = None
+    features: NDArray[np.float32] | None = None
+    sets: NDArray[np.bool_] | None = None
+    rejected: NDArray[np.bool_] | None = None
+    novelty: NDArray[np.float32] | None = None

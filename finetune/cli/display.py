@@ -5,7 +5,7 @@ Text only; how a line or a bar reaches the terminal is `render.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
@@ -28,6 +28,7 @@ from finetune.train.events import (
 )
 
 if TYPE_CHECKING:
+    from finetune.evaluate.calibration import CalibrationFigures
     from finetune.evaluate.result import EvalResult
     from finetune.recipe.schema import Recipe
 
@@ -49,6 +50,7 @@ _PIECES = {
     "train": "training",
     "val": "validation",
     "predict": "predicting",
+    "novelty": "training photos",
 }
 
 
@@ -134,7 +136,7 @@ class RunDisplay:
     def _label(self, what: str) -> str:
         """Name a piece of work, within a stage by stage and epoch."""
         piece = _PIECES.get(what, what)
-        if self._stage is None or what in ("check", "predict"):
+        if self._stage is None or what in ("check", "predict", "novelty"):
             return piece
         epochs = self._stage.epochs
         epoch = f" {self._epoch}/{epochs}" if self._stage.solver == "gradient" else ""
@@ -255,10 +257,30 @@ def show_result(
     screen.line(f"{result.split}: {count(figures.num_samples)} images{role}", style="bold")
     screen.line(f"  accuracy  {_with_interval(figures.accuracy, figures.accuracy_interval)}")
     screen.line(f"  macro F1  {_with_interval(figures.macro_f1, figures.macro_f1_interval)}")
+    for name, text in _doubt_lines(result.calibration):
+        screen.line(f"  {name:<8}  {text}")
     if by_class:
         _show_classes(screen, result, table)
     for warning in figures.warnings:
         screen.warn(warning)
+
+
+def _doubt_lines(figures: CalibrationFigures) -> Iterator[tuple[str, str]]:
+    """Say how honest the probabilities are, and what was withheld, where a model has it fitted."""
+    error = _with_interval(figures.ece_after, figures.ece_after_interval)
+    before = figures.ece_before
+    yield "ECE", error if before == figures.ece_after else f"{error}, {figure(before)} before"
+    if figures.coverage_of_sets is not None and figures.mean_set_size is not None:
+        covered = _with_interval(figures.coverage_of_sets, figures.coverage_of_sets_interval)
+        yield "in set", f"{covered}, {figures.mean_set_size:.2f} classes a set"
+    if figures.num_rejected is not None:
+        interval = figures.precision_of_answered_interval
+        right = "-"
+        if figures.precision_of_answered is not None:
+            right = _with_interval(figures.precision_of_answered, interval)
+        yield "answered", f"{right} right, {count(figures.num_rejected)} withheld"
+    if figures.num_novel is not None:
+        yield "unlike", f"{count(figures.num_novel)} (images unlike those of training)"
 
 
 def _show_classes(screen: Screen, result: EvalResult, table: str | None) -> None:

@@ -114,4 +114,5 @@ def _header(bundle: Bundle, seconds: float) -> MetricsHeader:
         classes=bundle.classes,
         total_seconds=seconds,
         peak_memory_mib=peak_memory_mib(),
+        calibration=bundle.calibration,
     )

@@ -132,10 +132,13 @@ def _show(outputs: Outputs, top_k: int) -> None:
     for rank in ranks:
         title = "predicted" if rank == 1 else f"{rank}."
         columns += [Column(title, "left", is_shortened=True), Column("probability")]
+    found = prediction_rows(outputs, top_k=top_k)
+    doubts = [name for name in ("set", "rejected", "ood") if name in found[0]]
+    columns += [Column(name, "left", is_shortened=name == "set") for name in doubts]
     if outputs.errors:
         columns.append(Column("error", "left", is_shortened=True))
     rows = []
-    for row in prediction_rows(outputs, top_k=top_k):
+    for row in found:
         cells = [str(row["path"])]
         for rank in ranks:
             probability = row[f"top_{rank}_probability"]
@@ -144,5 +147,17 @@ def _show(outputs: Outputs, top_k: int) -> None:
                 str(row[f"top_{rank}"]) if known else "-",
                 figure(probability if isinstance(probability, float) else None),
             ]
+        cells += [_doubt(row[name]) for name in doubts]
         rows.append([*cells, str(row["error"] or "")] if outputs.errors else cells)
     Screen(sys.stdout).table(columns, rows)
+
+
+def _doubt(value: object) -> str:
+    """Write a set, whether an answer is withheld, or a score of novelty."""
+    from finetune.cli.render import figure
+
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, float):
+        return figure(value)
+    return "-" if value is None else ("yes" if value else "no")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.errors import DataError, FinetuneError, join_names
+from finetune.evaluate.calibration import measure_calibration
 from finetune.evaluate.figures import Figures, compute_figures
 from finetune.evaluate.result import EvalResult, has_answer, is_scored
 from finetune.types import Outputs
@@ -30,7 +31,7 @@ def evaluate(
     Args:
         outputs: N images' probabilities and labels.
         split: Name of the split: `val`, `test`, `train`.
-        seed: Seed of the resampling behind the interval of macro F1.
+        seed: Seed of the resampling behind intervals.
         notes: What else should be read beside the figures; first among their warnings.
 
     Raises:
@@ -52,7 +53,8 @@ def evaluate(
             [*notes, *_warn_of_size(figures), *_warn_of_classes(figures), *_warn_of_rest(outputs)]
         ),
     )
-    return EvalResult(split=split, outputs=outputs, figures=figures)
+    calibration = measure_calibration(outputs, scored, seed=seed)
+    return EvalResult(split=split, outputs=outputs, figures=figures, calibration=calibration)
 
 
 def _refuse_non_finite(outputs: Outputs) -> None:

@@ -15,7 +15,14 @@ from finetune.components.metrics import Metric
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Interval", "bootstrap", "f1_interval", "macro_f1_interval", "wilson"]
+__all__ = [
+    "Interval",
+    "bootstrap",
+    "f1_interval",
+    "lower_bounds",
+    "macro_f1_interval",
+    "wilson",
+]
 
 Interval: TypeAlias = tuple[float, float]
 
@@ -54,6 +61,29 @@ def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
     low = 0.0 if successes == 0 else (centre - half_width) / scale  # exact: 0 - 0 leaves 1e-19
     high = 1.0 if successes == n else (centre + half_width) / scale
     return low, high
+
+
+def lower_bounds(
+    successes: "NDArray[np.integer]", n: "NDArray[np.integer]", *, level: float = 0.95
+) -> "NDArray[np.float64]":
+    """Give the least that proportions can be, one-sided and exact (Clopper and Pearson 1934).
+
+    Args:
+        successes: From 0 to `n` each.
+        n: Numbers of trials, at least 1.
+        level: Share of such bounds that the truth shall not be below, in (0, 1).
+
+    Returns:
+        In [0, 1), of the shape of the arguments.
+
+    Example:
+        >>> f"{lower_bounds(np.array([59]), np.array([59]))[0]:.3f}"
+        '0.950'
+    """
+    from scipy.special import betaincinv
+
+    found = betaincinv(np.maximum(successes, 1), n - successes + 1, 1 - level)
+    return np.where(successes > 0, found, 0.0)
 
 
 def f1_interval(hits: int, union: int, *, level: float = 0.95) -> Interval:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetune.evaluate.calibration import CalibrationFigures
 from finetune.evaluate.figures import ClassFigures, Figures, count_confusion
 from finetune.evaluate.intervals import Interval
 from finetune.types import Outputs
@@ -18,7 +19,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["EvalResult", "has_answer", "is_scored", "name_column", "probability_frame"]
+__all__ = [
+    "EvalResult",
+    "doubt_frame",
+    "has_answer",
+    "is_scored",
+    "name_column",
+    "probability_frame",
+]
 
 NUM_SHOWN = 20  # classes that a summary lists: a screenful
 
@@ -31,11 +39,13 @@ class EvalResult:
         split: Name of the split; figures of `val` chose the weights and are no test.
         outputs: What the network said of every image, also of those that are not scored.
         figures: All figures, as in `metrics.json`.
+        calibration: How honest its probabilities are, with sets and rejections.
     """
 
     split: str
     outputs: Outputs
     figures: Figures
+    calibration: CalibrationFigures
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -68,7 +78,10 @@ class EvalResult:
 
     @property
     def predictions(self) -> "pd.DataFrame":
-        """N rows, one an image: path, split, label, predicted, probability, correct, p_<class>…."""
+        """N rows, one an image: path, split, label, predicted, probability, correct, p_<class>….
+
+        Behind them set, rejected and ood, where the model has them fitted.
+        """
         import pandas as pd
 
         labels, best = self.outputs.labels, self.outputs.probs.argmax(axis=1)
@@ -85,7 +98,9 @@ class EvalResult:
                 "correct": correct,
             }
         )
-        return pd.concat([known, probability_frame(self.outputs)], axis=1)
+        return pd.concat(
+            [known, probability_frame(self.outputs), doubt_frame(self.outputs)], axis=1
+        )
 
     def summary(self) -> str:
         """Say the figures in a few lines of plain text; the weakest classes first."""
@@ -155,6 +170,34 @@ def probability_frame(outputs: Outputs) -> "pd.DataFrame":
 
     probs = np.where(has_answer(outputs)[:, None], outputs.probs, np.float32(np.nan))
     return pd.DataFrame(probs, columns=[f"p_{name}" for name in outputs.classes])
+
+
+def doubt_frame(outputs: Outputs) -> "pd.DataFrame":
+    """Give N rows of what the model doubts: set, rejected and ood, each where it is fitted.
+
+    Returns:
+        `set` has lists of class names, the likeliest first; `rejected` True or False; `ood` float32
+        multiples of the threshold of novelty. What is not known of an image is None or NaN.
+    """
+    import pandas as pd
+
+    answered = has_answer(outputs)
+    columns: dict[str, object] = {}
+    if outputs.sets is not None:
+        order = np.argsort(-outputs.probs, axis=1, kind="stable")
+        rows = [
+            [outputs.classes[k] for k in order[row] if outputs.sets[row, k]] if known else None
+            for row, known in enumerate(answered)
+        ]
+        columns["set"] = pd.Series(rows, dtype="object")
+    if outputs.rejected is not None:
+        withheld = zip(outputs.rejected.tolist(), answered, strict=True)
+        columns["rejected"] = pd.Series(
+            [one if known else None for one, known in withheld], dtype="object"
+        )
+    if outputs.novelty is not None:
+        columns["ood"] = np.where(answered, outputs.novelty, np.float32(np.nan))
+    return pd.DataFrame(columns, index=pd.RangeIndex(len(outputs.names)))
 
 
 def _best_probability(outputs: Outputs) -> "NDArray[np.float32]":

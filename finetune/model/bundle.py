@@ -2,7 +2,9 @@
 
     model/config.json         timm's: architecture, arguments, label names, preprocessing
     model/model.safetensors   the weights
-    model/finetune.json       ours: classes, rules, versions, fingerprint of the data, the recipe
+    model/finetune.json       ours: classes, rules, versions, fingerprint of the data, the recipe,
+                              temperature and thresholds
+    model/novelty.safetensors where it was fitted: what tells photos unlike those of training
 
 `timm.create_model("local-dir:RUN/model", pretrained=True)` gives the same logits without this
 package. Where timm alone cannot rebuild the network, `finetune.json` says so in `timm_loadable`,
@@ -16,13 +18,13 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -31,12 +33,13 @@ from finetune.components.heads import Head, LinearHead
 from finetune.components.preprocess import Preprocessing
 from finetune.errors import BackboneError, BundleError, join_names
 from finetune.model.backbone import create_backbone, save_config, why_not_loadable
+from finetune.model.calibration import NOVELTY_FILE, Calibration
 from finetune.model.network import Network, build_network, has_classifier, is_timms_own
-from finetune.runtime.files import make_folder
+from finetune.runtime.files import make_folder, write_text, write_with
 from finetune.runtime.seeds import own_randomness
 from finetune.version import __version__
 
-__all__ = ["Bundle", "find_model_folder", "load_bundle", "save_bundle"]
+__all__ = ["Bundle", "add_calibration", "find_model_folder", "load_bundle", "save_bundle"]
 
 SCHEMA_VERSION = 1
 _SHARED = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
@@ -52,6 +55,7 @@ class Bundle:
         preprocessing: Geometry and normalisation of its input.
         document: The content of `finetune.json`.
         folder: Where it stands; None before it was saved.
+        calibration: Temperature, thresholds and reference; empty where nothing was fitted.
     """
 
     network: Network
@@ -59,6 +63,7 @@ class Bundle:
     preprocessing: Preprocessing
     document: Mapping[str, Any]
     folder: Path | None = None
+    calibration: Calibration = field(default_factory=Calibration)
 
 
 def save_bundle(bundle: Bundle, folder: Path, *, head: Head | None = None) -> Bundle:
@@ -91,7 +96,23 @@ def save_bundle(bundle: Bundle, folder: Path, *, head: Head | None = None) -> Bu
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    return Bundle(bundle.network, bundle.classes, bundle.preprocessing, document, folder)
+    return replace(bundle, document=document, folder=folder)
+
+
+def add_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
+    """Complete a saved model by what was fitted on its answers; its weights are not written again.
+
+    Raises:
+        FinetuneError: The folder cannot be written.
+        ValueError: The model was not saved.
+    """
+    if bundle.folder is None:
+        raise ValueError("a model is saved before its calibration")
+    document = {**bundle.document, **calibration.to_document()}
+    if calibration.novelty is not None:  # first: the document names what is there
+        write_with(bundle.folder / NOVELTY_FILE, calibration.novelty.save)
+    write_text(bundle.folder / "finetune.json", _text(document))
+    return replace(bundle, document=document, calibration=calibration)
 
 
 def find_model_folder(path: str | Path) -> Path:
@@ -134,12 +155,17 @@ def load_bundle(path: str | Path, *, head: Head | None = None) -> Bundle:
         classes = tuple(str(name) for name in document["classes"])
         preprocessing = Preprocessing.model_validate(document["preprocessing"])
         head = head or TypeAdapter(Head).validate_python(document["head"])
-    except (KeyError, TypeError, ValidationError) as error:
+        calibration = Calibration.from_document(document, folder)
+    except (OSError, SafetensorError) as error:
+        raise BundleError(
+            f"{folder / NOVELTY_FILE} cannot be read: {_first_line(error)}"
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{folder}/finetune.json is damaged: {_first_line(error)}") from error
     _check_agreement(folder, classes, preprocessing)
     with own_randomness():
         network = _rebuild(folder, head, classes, preprocessing)
-    return Bundle(network.eval(), classes, preprocessing, document, folder)
+    return Bundle(network.eval(), classes, preprocessing, document, folder, calibration)
 
 
 def _write(bundle: Bundle, folder: Path, head: Head) -> dict[str, Any]:
@@ -164,10 +190,17 @@ def _write(bundle: Bundle, folder: Path, head: Head) -> dict[str, Any]:
         "timm_loadable": reason is None,
         "timm_not_loadable_reason": reason,
         **bundle.document,
+        **bundle.calibration.to_document(),
     }
-    text = json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False)
-    (folder / "finetune.json").write_text(text + "\n", encoding="utf-8")
+    if bundle.calibration.novelty is not None:
+        bundle.calibration.novelty.save(folder / NOVELTY_FILE)
+    (folder / "finetune.json").write_text(_text(document), encoding="utf-8")
     return document
+
+
+def _text(document: Mapping[str, Any]) -> str:
+    """Write `finetune.json`."""
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _why_head_is_ours(network: Network, head: Head) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.data.kept import KeptViews
+    from finetune.model.bundle import Bundle
     from finetune.model.create import Model
     from finetune.model.inference import InferenceOptions
     from finetune.types import Progress, Sample
@@ -37,7 +38,7 @@ __all__ = ["compute_features"]
 
 @freed_memory_kept()
 def compute_features(
-    model: Model,
+    model: Model | Bundle,
     samples: Sequence[Sample],
     *,
     label: str,
@@ -48,7 +49,7 @@ def compute_features(
     """Give the features of checked images in fp32: read where they are stored, else computed.
 
     Args:
-        model: A backbone with any head; only what enters the head counts.
+        model: A network with any head; only what enters the head counts.
         samples: N samples with digests.
         label: What the features are of, for `finetune cache ls`.
         options: How it runs.
@@ -60,7 +61,7 @@ def compute_features(
 
     Raises:
         DataError: A file can no longer be read.
-        RecipeError: The head has no linear layer that gives one value a class.
+        RecipeError: timm's classifier has no linear layer that gives one value a class.
     """
     work = _Pass(model, options, kept)
     try:
@@ -73,7 +74,7 @@ def compute_features(
 class _Pass:
     """Images sent through a backbone."""
 
-    model: Model
+    model: Model | Bundle
     options: InferenceOptions
     kept: KeptViews | None
 
@@ -93,13 +94,15 @@ class _Pass:
         network = network.to(memory_format=self._layout())  # type: ignore[call-overload]
         ready = fused(network, network.input_size)
         blank = torch.zeros(1, *network.input_size, device=self.options.device)
-        shape = tuple(ready.head_inputs(blank).shape[1:])
-        with open_store(self._key(), (shape,), label=label, place=place) as store:
+        shape = tuple(ready.answers(blank)[1].shape[1:])
+        with open_store(
+            self._key(), (shape,), label=label, place=place, budgets=self.options.budgets
+        ) as store:
             missing = store.missing(ids)
             done = 0
             for images, positions in self._batches([samples[number] for number in missing]):
                 found = [ids[missing[position]] for position in positions]
-                store.add(found, (ready.head_inputs(images),))
+                store.add(found, (ready.answers(images)[1],))
                 done += len(found)
                 if progress is not None:
                     progress(done, len(missing))
@@ -137,7 +140,9 @@ class _Pass:
         document = {"input": preprocessing.model_dump(mode="json")}
         is_last = self._layout() == torch.channels_last
         return StoreKey(
-            computation=digest_of(network, "head_inputs, fused", without=network.logit_layers()),
+            computation=digest_of(
+                network, "head_inputs, fused", without=network.answering_modules()
+            ),
             preprocessing=json.dumps(document, sort_keys=True),
             memory_format="channels_last" if is_last else "contiguous",
             device=device_kind(self.options.device),

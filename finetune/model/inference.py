@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from finetune.components.preprocess import Preprocessing
     from finetune.model.bundle import Bundle
     from finetune.model.network import Network
+    from finetune.model.store import Budgets
     from finetune.types import Progress, Sample
 
 ImageLike: TypeAlias = "Path | Image | NDArray[np.uint8]"
@@ -48,12 +49,16 @@ class InferenceOptions:
         batch_size: Images at a time.
         workers: Processes that decode; 0 decodes in this one.
         max_pixels: Images with more pixels are not decoded.
+        keeps_features: Whether what enters the head is kept in the outputs.
+        budgets: What features that are stored may take; None for the defaults.
     """
 
     device: str = "cpu"
     batch_size: int = 32
     workers: int = 0
     max_pixels: int = 178_956_970
+    keeps_features: bool = False
+    budgets: Budgets | None = None
 
 
 @killed_workers_named()
@@ -77,12 +82,13 @@ def predict(
 
     Returns:
         Outputs with labels of -1; a row of NaN and a reason for each item that cannot be read.
+        Probabilities, sets and doubts are those of the bundle's calibration.
     """
     options = options or InferenceOptions()
     names = names or [
         str(item) if isinstance(item, Path) else str(i) for i, item in enumerate(items)
     ]
-    probs = np.full((len(items), len(bundle.classes)), np.nan, dtype=np.float32)
+    answers = _Answers(bundle, len(items), keeps_features=options.keeps_features)
     errors: dict[int, str] = {}
     network = _ready(bundle.network, options.device)
     done = 0
@@ -90,12 +96,11 @@ def predict(
         for positions, batch, reasons in _loader(bundle, items, options):
             errors.update(reasons)
             if positions:
-                probs[positions] = _probabilities(network, bundle, batch.to(options.device))
+                answers.add(positions, network, batch.to(options.device))
             done += len(positions) + len(reasons)
             if progress:
                 progress(done, len(items))
-    labels = np.full(len(items), -1, dtype=np.int64)
-    return Outputs(tuple(names), labels, probs, bundle.classes, errors)
+    return answers.outputs(tuple(names), errors)
 
 
 def predict_samples(
@@ -115,7 +120,7 @@ def predict_samples(
     )
     position = {name: index for index, name in enumerate(bundle.classes)}
     labels = np.array([position.get(str(s.label), -1) for s in samples], dtype=np.int64)
-    return Outputs(outputs.names, labels, outputs.probs, outputs.classes, outputs.errors)
+    return replace(outputs, labels=labels)
 
 
 class _Images(Dataset[tuple[int, torch.Tensor | None, str]]):
@@ -176,7 +181,7 @@ def _collate(
 
 
 @lru_cache(maxsize=1)  # a person who predicts photo after photo has one network
-def _ready(network: Network, device: str) -> torch.nn.Module:
+def _ready(network: Network, device: str) -> Network:
     """Bring a network to the device, in eval mode, fused, in the layout its family is fast in."""
     is_of_tokens = find_family(network) == "vit"
     layout = torch.contiguous_format if is_of_tokens else torch.channels_last
@@ -184,11 +189,55 @@ def _ready(network: Network, device: str) -> torch.nn.Module:
     return ready.to(memory_format=layout)  # type: ignore[call-overload,no-any-return]
 
 
-@torch.inference_mode()
-def _probabilities(
-    network: torch.nn.Module, bundle: Bundle, batch: torch.Tensor
-) -> NDArray[np.float32]:
-    """Compute probabilities (B, K) float32 of uint8 images (B, C, H, W)."""
-    logits = network(bundle.preprocessing.normalize(batch)).float()
-    probs: NDArray[np.float32] = logits.softmax(dim=1).cpu().numpy()
-    return probs
+class _Answers:
+    """What a network says of N images, as it comes in.
+
+    Args:
+        bundle: The model.
+        num_images: N.
+        keeps_features: Whether features are kept as well.
+    """
+
+    def __init__(self, bundle: Bundle, num_images: int, *, keeps_features: bool) -> None:
+        self._bundle = bundle
+        self._keeps_features = keeps_features
+        self._logits = np.full((num_images, len(bundle.classes)), np.nan, dtype=np.float32)
+        self._features: NDArray[np.float32] | None = None
+        has_novelty = bundle.calibration.novelty is not None
+        self._novelty = np.full(num_images, np.nan, dtype=np.float32) if has_novelty else None
+
+    @torch.inference_mode()
+    def add(self, positions: list[int], network: Network, batch: torch.Tensor) -> None:
+        """Send uint8 images (B, C, H, W) through the network, and keep what comes out."""
+        images = self._bundle.preprocessing.normalize(batch)
+        if self._novelty is None and not self._keeps_features:
+            self._logits[positions] = network(images).float().cpu().numpy()
+            return
+        logits, features = network.answers(images)
+        self._logits[positions] = logits.float().cpu().numpy()
+        novelty = self._bundle.calibration.novelty
+        if novelty is not None and self._novelty is not None:
+            self._novelty[positions] = novelty.scores(features)
+        if self._keeps_features:
+            self._keep(positions, features.float().cpu().numpy())
+
+    def _keep(self, positions: list[int], features: NDArray[np.float32]) -> None:
+        """Keep the features (B, D) of a batch; the first one tells their width."""
+        if self._features is None:
+            shape = (len(self._logits), features.shape[1])
+            self._features = np.full(shape, np.nan, dtype=np.float32)
+        self._features[positions] = features
+
+    def outputs(self, names: tuple[str, ...], errors: dict[int, str]) -> Outputs:
+        """Give all of it, with probabilities and doubts; no label is known."""
+        raw = Outputs(
+            names,
+            np.full(len(names), -1, dtype=np.int64),
+            self._logits,
+            self._bundle.classes,
+            errors,
+            logits=self._logits,
+            features=self._features,
+            novelty=self._novelty,
+        )
+        return self._bundle.calibration.applied(raw)

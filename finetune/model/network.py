@@ -78,7 +78,32 @@ class Network(nn.Module):
         Raises:
             RecipeError: The head has no linear layer that gives one value a class.
         """
-        layers = self.logit_layers()
+        return self._watched(images, self.logit_layers())[1]
+
+    def answers(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute logits (B, K), and in the same pass the features (B, D) that they come from.
+
+        Features are `head_inputs`; of a head that is not linear, what enters all of it.
+
+        Raises:
+            RecipeError: timm's classifier has no linear layer that gives one value a class.
+        """
+        if self.head is not None and not isinstance(self.head, nn.Linear):
+            features = self.features(images)
+            logits: torch.Tensor = self.head(features)
+            return logits, features
+        return self._watched(images, self.logit_layers())
+
+    def answering_modules(self) -> tuple[nn.Module, ...]:
+        """Give the modules that stand between the features of `answers` and its logits."""
+        if self.head is not None and not isinstance(self.head, nn.Linear):
+            return (self.head,)
+        return self.logit_layers()
+
+    def _watched(
+        self, images: torch.Tensor, layers: tuple[Any, ...]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute logits (B, K), and what enters some layers meanwhile, side by side: (B, D)."""
         caught: dict[int, torch.Tensor] = {}
 
         def catch(layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -86,11 +111,11 @@ class Network(nn.Module):
 
         handles = [layer.register_forward_pre_hook(catch) for layer in layers]
         try:
-            self(images)
+            logits = self(images)
         finally:
             for handle in handles:
                 handle.remove()
-        return torch.cat([caught[id(layer)] for layer in layers], dim=1)
+        return logits, torch.cat([caught[id(layer)] for layer in layers], dim=1)
 
     def head_modules(self) -> tuple[nn.Module, ...]:
         """Give the modules whose parameters are the head."""

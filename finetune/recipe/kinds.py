@@ -28,6 +28,7 @@ __all__ = [
     "RecipeName",
     "ResizeMode",
     "SelectionMetric",
+    "Share",
     "StageName",
     "Views",
     "Workers",
@@ -36,6 +37,7 @@ __all__ = [
 
 Auto = Literal["auto"]
 Fraction = Annotated[Number, Field(ge=0, lt=1)]
+Share = Annotated[Number, Field(gt=0, lt=1)]
 Epochs = Annotated[WholeNumber, Field(ge=1, le=10_000)]
 LayerDecay = Annotated[Number, Field(gt=0, le=1)]
 Pixels = Annotated[WholeNumber, Field(ge=8, le=4_096)]

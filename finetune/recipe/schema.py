@@ -40,6 +40,7 @@ from finetune.recipe.kinds import (
     RecipeName,
     ResizeMode,
     SelectionMetric,
+    Share,
     StageName,
     Views,
     Workers,
@@ -266,10 +267,22 @@ class RuntimeSection(Section):
 
 
 class EvaluateSection(Section):
-    """Which figure chooses among models."""
+    """Which figure chooses among models, and what is fitted on validation afterwards."""
 
     select_by: SelectionMetric = Field(
         "val_macro_f1", description="The validation figure that chooses the best weights."
+    )
+    temperature: bool = Field(
+        True, description="Divide logits by a temperature that makes probabilities honest."
+    )
+    reject_at_precision: Share | None = Field(
+        None, description="Withhold unsure answers, so that this share of the others is right."
+    )
+    conformal_coverage: Share | None = Field(
+        None, description="Name sets of classes, this share of which hold the right one."
+    )
+    novelty: bool = Field(
+        True, description="Compare photos with some of training: unlike ones have a score above 1."
     )
 
 
@@ -297,7 +310,9 @@ class Recipe(Section):
     )
     training: TrainingSection = Field(TrainingSection(), description="How gradient stages step.")
     runtime: RuntimeSection = Field(RuntimeSection(), description="Where it runs.")
-    evaluate: EvaluateSection = Field(EvaluateSection(), description="What chooses.")
+    evaluate: EvaluateSection = Field(
+        EvaluateSection(), description="What chooses, what is fitted."
+    )
 
     @field_validator("schema_version", mode="before")
     @classmethod

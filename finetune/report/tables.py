@@ -3,6 +3,7 @@ r"""The tables of a run folder and the rows that `predict` gives: CSV, JSON, JSO
 Notable choices:
 
 - A missing value is an empty cell in CSV and null in JSON; NaN is in neither.
+- Several values of one cell, the classes of a set, are joined by `|` in CSV and a list in JSON.
 - Floats have the fewest digits that give back the same float32 (probabilities) or float64.
 - CSV has `\n` line ends; a cell with a comma, a quote or any line break is quoted, a carriage
   return included, which Python's csv module leaves bare where lines end in `\n`.
@@ -12,7 +13,7 @@ Notable choices:
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +22,14 @@ import numpy as np
 from finetune.data.leaks import Leaks
 from finetune.errors import FinetuneError
 from finetune.evaluate.figures import ClassFigures
-from finetune.evaluate.result import EvalResult, has_answer, name_column, probability_frame
+from finetune.evaluate.result import (
+    EvalResult,
+    doubt_frame,
+    has_answer,
+    name_column,
+    probability_frame,
+)
+from finetune.model.calibration import Calibration
 from finetune.runtime.files import write_with
 from finetune.types import Outputs
 
@@ -67,6 +75,7 @@ class MetricsHeader:
         peak_memory_mib: Largest resident memory; None where it is not known.
         probe: None where no probe was made.
         leaks: By split, how many of its images are also in train; a split not named is null.
+        calibration: What was fitted on validation.
     """
 
     run: str
@@ -79,6 +88,7 @@ class MetricsHeader:
     peak_memory_mib: int | None = None
     probe: ProbeFigures | None = None
     leaks: Mapping[str, Leaks] = field(default_factory=dict)
+    calibration: Calibration = field(default_factory=Calibration)
 
 
 def metrics_document(
@@ -111,6 +121,7 @@ def metrics_document(
             "stages": dict(header.stage_seconds),
         },
         "peak_memory_mib": header.peak_memory_mib,
+        "calibration": _fitted_document(header.calibration),
     }
 
 
@@ -146,7 +157,8 @@ def prediction_frame(outputs: Outputs, *, top_k: int | None = None) -> "pd.DataF
 
     Returns:
         Columns path, predicted, probability, with `top_k` top_1, top_1_probability, top_2, …, then
-        p_<class>… in class order (float32), and error. What is missing is None or NaN.
+        p_<class>… in class order (float32), and error; behind it set, rejected and ood where the
+        model has them fitted. What is missing is None or NaN.
     """
     import pandas as pd
 
@@ -157,7 +169,7 @@ def prediction_frame(outputs: Outputs, *, top_k: int | None = None) -> "pd.DataF
         columns |= {f"top_{rank + 1}": name, f"top_{rank + 1}_probability": probability}
     errors = _objects([outputs.errors.get(row) for row in range(len(outputs.names))])
     parts = [pd.DataFrame(columns), probability_frame(outputs), pd.DataFrame({"error": errors})]
-    return pd.concat(parts, axis=1)
+    return pd.concat([*parts, doubt_frame(outputs)], axis=1)
 
 
 def prediction_rows(outputs: Outputs, *, top_k: int | None = None) -> list[dict[str, object]]:
@@ -220,7 +232,15 @@ def _split_document(result: EvalResult, *, leaks: Leaks | None) -> dict[str, obj
         "num_leaked": leaks and leaks.num_copies,
         "num_near_leaked": leaks and leaks.num_near,
         "warnings": list(figures.warnings),
+        "calibration": asdict(result.calibration),
     }
+
+
+def _fitted_document(calibration: Calibration) -> dict[str, object]:
+    """Give what was fitted on validation."""
+    values = calibration.to_document()
+    reasons = values.pop("calibration_reasons")
+    return {"fitted_on": "val", **values, "reasons": reasons}
 
 
 def _class_document(row: ClassFigures) -> dict[str, object]:
@@ -324,8 +344,14 @@ def _cells(column: "pd.Series") -> list[str]:
         return cells
     gone = column.isna()
     return [
-        "" if missing else _quoted(str(value)) for value, missing in zip(column, gone, strict=True)
+        "" if missing else _quoted(_text(value))
+        for value, missing in zip(column, gone, strict=True)
     ]
+
+
+def _text(value: object) -> str:
+    """Write a value as one text; several are joined by |."""
+    return "|".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _quoted(text: str) -> str:

@@ -102,6 +102,7 @@ def test_folder_holds_every_file_of_the_contract(make_run: MakeRun) -> None:
         "model/config.json",
         "model/model.safetensors",
         "model/finetune.json",
+        "model/novelty.safetensors",
     }
 
 

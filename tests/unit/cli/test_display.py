@@ -190,7 +190,8 @@ def test_the_closing_table_has_every_class_with_its_interval() -> None:
     lines = result_lines(3)
     assert lines[0] == "test: 6 images"
     assert lines[1] == "  accuracy  0.667  (95 % interval 0.300 to 0.903)"
-    assert lines[3:7] == [
+    assert lines[3].startswith("  ECE       0.233  (95 % interval ")
+    assert lines[4:8] == [
         "  class      precision  recall  95 %             F1  images",
         "  class 000          -   0.000  0.00 to 0.66  0.000       2",
         "  class 001      0.500   1.000  0.34 to 1.00  0.667       2",
@@ -200,9 +201,27 @@ def test_the_closing_table_has_every_class_with_its_interval() -> None:
 
 def test_of_many_classes_the_weakest_are_shown_and_where_the_rest_is() -> None:
     lines = result_lines(100)
-    assert lines[4].split()[:2] == ["class", "000"]
+    assert lines[5].split()[:2] == ["class", "000"]
     assert lines[-1] == ("  the weakest 20; 80 more classes have no lower F1: runs/x/per_class.csv")
-    assert len(lines) == 25
+    assert len(lines) == 26
+
+
+def test_what_a_model_doubts_is_said() -> None:
+    stream = io.StringIO()
+    outputs = outputs_of(3)
+    doubting = replace(
+        outputs,
+        logits=3 * np.log(outputs.probs),
+        sets=outputs.probs > 0.04,
+        rejected=np.array([True, True, False, False, False, False]),
+        novelty=np.array([2, 0, 0, 0, 0, 0], np.float32),
+    )
+    show_result(Screen(stream), evaluate(doubting, split="test"), role="", table=None)
+    lines = stream.getvalue().splitlines()
+    assert lines[3].endswith(", 0.333 before")
+    assert lines[4] == "  in set    1.000  (95 % interval 0.610 to 1.000), 3.00 classes a set"
+    assert lines[5] == "  answered  1.000  (95 % interval 0.510 to 1.000) right, 2 withheld"
+    assert lines[6] == "  unlike    1 (images unlike those of training)"
 
 
 def test_figures_used_for_selection_say_so() -> None:

@@ -29,10 +29,11 @@ def test_a_table_has_path_answer_and_probability(
 ) -> None:
     answer = call("predict", str(made.folder), str(photo))
     title, row = answer.out.splitlines()
-    assert title.split() == ["path", "predicted", "probability"]
-    path, predicted, probability = row.split()
+    assert title.split() == ["path", "predicted", "probability", "ood"]
+    path, predicted, probability, ood = row.split()
     assert (path, predicted) == (str(photo), "red")
     assert 0 < float(probability) <= 1
+    assert float(ood) >= 0
     assert (answer.code, answer.err) == (0, "")
 
 
@@ -63,8 +64,8 @@ def test_the_table_shows_reasons_where_there_are_any(
     made: Any, photo: Path, broken: Path, call: Callable[..., Any]
 ) -> None:
     lines = call("predict", str(made.folder), str(broken), str(photo)).out.splitlines()
-    assert lines[0].split() == ["path", "predicted", "probability", "error"]
-    assert lines[1].split() == [str(broken), "-", "-", "not", "an", "image"]
+    assert lines[0].split() == ["path", "predicted", "probability", "ood", "error"]
+    assert lines[1].split() == [str(broken), "-", "-", "-", "not", "an", "image"]
     assert lines[2].split()[:2] == [str(photo), "red"]
 
 
@@ -92,7 +93,7 @@ def test_csv_has_the_columns_of_the_contract(
     with out.open(newline="", encoding="utf-8") as file:
         first, second = csv.DictReader(file)
     assert list(first) == [
-        "path", "predicted", "probability", "p_blue", "p_green", "p_red", "error",
+        "path", "predicted", "probability", "p_blue", "p_green", "p_red", "error", "ood",
     ]  # fmt: skip
     assert sum(float(first[f"p_{name}"]) for name in ("blue", "green", "red")) == pytest.approx(1)
     assert second["error"] == "not an image"
@@ -114,7 +115,7 @@ def test_more_classes_than_there_are_gives_all(
 ) -> None:
     title = call("predict", str(made.folder), str(photo), "--top-k", "9").out.splitlines()[0]
     assert title.split() == [
-        "path", "predicted", "probability", "2.", "probability", "3.", "probability",
+        "path", "predicted", "probability", "2.", "probability", "3.", "probability", "ood",
     ]  # fmt: skip
 
 

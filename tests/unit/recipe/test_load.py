@@ -153,7 +153,8 @@ def test_values_that_contradict_each_other_have_the_line_of_one_of_them():
         ("? [a]\n: b", "1: a name must be a word, not a list or a mapping"),
         (
             "evaluate: {<<: {select_by: val_accuracy}}",
-            "1: evaluate.<<: unknown value '<<' (allowed: select_by)",
+            "1: evaluate.<<: unknown value '<<' (allowed: select_by, temperature, "
+            "reject_at_precision, conformal_coverage, novelty)",
         ),
         ("training:", "1: training: is empty (give it a value, or leave it out)"),
     ],

@@ -229,7 +229,8 @@ def test_a_probe_has_only_name_train_and_solver():
         ),
         (
             {"evaluate": {"zzz": 1}},
-            "evaluate.zzz: unknown value 'zzz' (allowed: select_by)",
+            "evaluate.zzz: unknown value 'zzz' (allowed: select_by, temperature, "
+            "reject_at_precision, conformal_coverage, novelty)",
         ),
     ],
 )

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+from dataclasses import replace
 from io import StringIO
 
 import numpy as np
@@ -16,6 +17,7 @@ from sklearn.metrics import f1_score
 from finetune.data.leaks import Leaks
 from finetune.errors import FinetuneError
 from finetune.evaluate.evaluate import evaluate
+from finetune.model.calibration import Calibration
 from finetune.report.tables import (
     MetricsHeader,
     ProbeFigures,
@@ -77,6 +79,9 @@ def test_metrics_json_has_the_fields_of_the_contract_in_order(results, tmp_path)
         stage_seconds={"head": 3.0, "full": 4.0},
         peak_memory_mib=512,
         probe=ProbeFigures(val_accuracy=0.5, seconds=2.0),
+        calibration=Calibration(
+            temperature=1.25, reject_at_precision=0.9, reasons={"reject_threshold": "too few"}
+        ),
     )
     write_tables(results, tmp_path, header=header)
     document = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
@@ -92,6 +97,17 @@ def test_metrics_json_has_the_fields_of_the_contract_in_order(results, tmp_path)
             "probe": {"val_accuracy": 0.5, "seconds": 2.0},
             "seconds": {"total": 9.5, "data": 1.5, "stages": {"head": 3.0, "full": 4.0}},
             "peak_memory_mib": 512,
+            "calibration": {
+                "fitted_on": "val",
+                "temperature": 1.25,
+                "reject_at_precision": 0.9,
+                "reject_threshold": None,
+                "conformal_coverage": None,
+                "conformal_threshold": None,
+                "novelty_threshold": None,
+                "novelty_neighbour": None,
+                "reasons": {"reject_threshold": "too few"},
+            },
         }
     )
 
@@ -118,11 +134,67 @@ def test_a_split_has_the_figures_of_the_contract_in_order_and_ours_beside(result
         "num_leaked",
         "num_near_leaked",
         "warnings",
+        "calibration",
     ]
     assert document["splits"]["val"]["num_leaked"] == 3
     assert document["splits"]["val"]["num_near_leaked"] == 2
     assert document["splits"]["test"]["num_leaked"] is None
     assert document["splits"]["test"]["num_near_leaked"] is None
+
+
+def test_a_split_says_how_honest_its_probabilities_are(results):
+    document = metrics_document(results, header=header_of())
+    found = json.loads(json.dumps(document["splits"]["val"]["calibration"], allow_nan=False))
+    assert list(found)[:6] == [
+        "ece_before",
+        "ece_before_interval",
+        "ece_after",
+        "ece_after_interval",
+        "log_loss_before",
+        "log_loss_after",
+    ]
+    assert found["log_loss_after"] == document["splits"]["val"]["log_loss"]
+    assert sum(row["num_samples"] for row in found["reliability"]) == 3
+    assert found["coverage_accuracy"][-1]["coverage"] == 1.0
+    assert found["num_rejected"] is None
+
+
+def doubting(outputs):
+    """The outputs with a set, a rejection and a score of novelty."""
+    return replace(
+        outputs,
+        sets=outputs.probs >= 0.3,
+        rejected=outputs.probs.max(axis=1) < 0.75,
+        novelty=np.arange(len(outputs.names), dtype=np.float32),
+    )
+
+
+def test_doubts_stand_behind_the_columns_of_the_contract():
+    outputs = Outputs(
+        ("a", "b", "c"),
+        np.array([-1, -1, -1]),
+        np.array([[0.4, 0.6], [0.9, 0.1], [np.nan, np.nan]], np.float32),
+        CLASSES,
+        {2: "truncated file"},
+    )
+    lines = prediction_text(doubting(outputs), kind="csv").splitlines()
+    assert lines[0] == "path,predicted,probability,p_ants,p_bees,error,set,rejected,ood"
+    assert lines[1] == "a,bees,0.6,0.4,0.6,,bees|ants,True,0.0"
+    assert lines[2] == "b,ants,0.9,0.9,0.1,,ants,False,1.0"
+    assert lines[3] == "c,,,,,truncated file,,,"
+    rows = prediction_rows(doubting(outputs))
+    assert [row["set"] for row in rows] == [["bees", "ants"], ["ants"], None]
+    assert [row["rejected"] for row in rows] == [True, False, None]
+    assert [row["ood"] for row in rows] == [0.0, 1.0, None]
+    assert json.loads(prediction_text(doubting(outputs), kind="jsonl").splitlines()[0]) == rows[0]
+
+
+def test_doubts_stand_at_the_end_of_predictions_csv(tmp_path):
+    result = evaluate(doubting(outputs_of([0, 1], [0, 1])), split="test")
+    write_tables({"test": result}, tmp_path, header=header_of())
+    assert read(tmp_path / "predictions.csv")[0][6:] == [
+        "p_ants", "p_bees", "set", "rejected", "ood",
+    ]  # fmt: skip
 
 
 def test_a_class_has_the_figures_of_the_contract_in_order(results):
