@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from finetune.model.inference import InferenceOptions, predict_samples
 from finetune.plan import Plan, plan
 from finetune.recipe.load import dump_recipe
 from finetune.report.log import RunLog
-from finetune.report.tables import MetricsHeader, ProbeFigures, write_tables
+from finetune.report.tables import MetricsHeader, PredictionSpeed, ProbeFigures, write_tables
 from finetune.resume import find_interrupted
 from finetune.runtime.allocator import freed_memory_kept
 from finetune.runtime.device import describe_environment, peak_memory_mib
@@ -117,9 +117,10 @@ def run(
     checkpoints = _checkpoints(folder, resolved, tell)
     trained = _train(planned, checkpoints, tell)
     bundle = _save(folder, planned)
-    results = _evaluate(bundle, planned, tell)
+    results, speed = _evaluate(bundle, planned, tell)
     seconds = time.perf_counter() - started
-    write_tables(results, folder.path, header=_header(folder, planned, trained, seconds))
+    header = replace(_header(folder, planned, trained, seconds), prediction=speed)
+    write_tables(results, folder.path, header=header)
     checkpoints.remove()
     chosen = f"stage {trained.chosen.stage}, epoch {trained.chosen.epoch}"
     tell(RunEnded(str(folder.path), str(folder.model), chosen, seconds))
@@ -181,8 +182,10 @@ def _save(folder: RunFolder, planned: Plan) -> Bundle:
     return load_bundle(folder.model, head=recipe.model.head)
 
 
-def _evaluate(bundle: Bundle, planned: Plan, tell: OnEvent) -> dict[str, EvalResult]:
-    """Make the figures of validation and test from the saved model, in fp32."""
+def _evaluate(
+    bundle: Bundle, planned: Plan, tell: OnEvent
+) -> tuple[dict[str, EvalResult], PredictionSpeed]:
+    """Make the figures of validation and test from the saved model, in fp32, and time that."""
     recipe = planned.recipe
     options = InferenceOptions(
         device=planned.machine.device,
@@ -190,15 +193,18 @@ def _evaluate(bundle: Bundle, planned: Plan, tell: OnEvent) -> dict[str, EvalRes
         workers=recipe.runtime.workers,
         max_pixels=recipe.data.max_pixels,
     )
-    results = {}
+    results, num_images, seconds = {}, 0, 0.0
     for split in ("val", "test"):
         samples = planned.index.part(split)
         if samples:
             report = progress_events("predict", tell)
+            began = time.perf_counter()
             outputs = predict_samples(bundle, samples, options=options, progress=report)
+            num_images += len(samples)
+            seconds += time.perf_counter() - began
             notes = leak_warnings(planned.index, split)
             results[split] = evaluate(outputs, split=split, seed=recipe.seed, notes=notes)
-    return results
+    return results, PredictionSpeed(num_images, seconds)
 
 
 def _header(
@@ -214,6 +220,7 @@ def _header(
         data_seconds=planned.data_seconds,
         stage_seconds=trained.stage_seconds,
         peak_memory_mib=peak_memory_mib(),
+        num_parameters=sum(values.numel() for values in planned.model.network.parameters()),
         probe=trained.probe and ProbeFigures(*trained.probe),
         leaks={split: count_leaks(planned.index, split) for split in ("val", "test")},
     )

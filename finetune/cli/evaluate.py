@@ -113,5 +113,6 @@ def _header(bundle: Bundle, seconds: float) -> MetricsHeader:
         backbone=str(bundle.document.get("backbone", "")),
         classes=bundle.classes,
         total_seconds=seconds,
+        num_parameters=sum(values.numel() for values in bundle.network.parameters()),
         peak_memory_mib=peak_memory_mib(),
     )

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MetricsHeader",
+    "PredictionSpeed",
     "ProbeFigures",
     "metrics_document",
     "prediction_frame",
@@ -53,6 +54,14 @@ class ProbeFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class PredictionSpeed:
+    """How many images were predicted for the figures, in how many seconds, decoding included."""
+
+    num_images: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class MetricsHeader:
     """What `metrics.json` says beside the figures of the splits.
 
@@ -67,6 +76,8 @@ class MetricsHeader:
         peak_memory_mib: Largest resident memory; None where it is not known.
         probe: None where no probe was made.
         leaks: By split, how many of its images are also in train; a split not named is null.
+        num_parameters: Of the saved network; None where it is not known.
+        prediction: How fast the figures' images were predicted; None where it was not measured.
     """
 
     run: str
@@ -79,6 +90,8 @@ class MetricsHeader:
     peak_memory_mib: int | None = None
     probe: ProbeFigures | None = None
     leaks: Mapping[str, Leaks] = field(default_factory=dict)
+    num_parameters: int | None = None
+    prediction: PredictionSpeed | None = None
 
 
 def metrics_document(
@@ -111,6 +124,8 @@ def metrics_document(
             "stages": dict(header.stage_seconds),
         },
         "peak_memory_mib": header.peak_memory_mib,
+        "num_parameters": header.num_parameters,
+        "prediction": header.prediction and _speed_document(header.prediction),
     }
 
 
@@ -195,6 +210,16 @@ def _prediction_lines(outputs: Outputs, *, kind: str, top_k: int | None) -> Iter
         return
     for row in _plain_rows(frame):
         yield json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _speed_document(speed: PredictionSpeed) -> dict[str, object]:
+    """Give how fast images were predicted."""
+    rate = speed.num_images / speed.seconds if speed.seconds > 0 else None
+    return {
+        "num_images": speed.num_images,
+        "seconds": speed.seconds,
+        "images_per_second": rate,
+    }
 
 
 def _split_document(result: EvalResult, *, leaks: Leaks | None) -> dict[str, object]:

@@ -18,6 +18,7 @@ from finetune.errors import FinetuneError
 from finetune.evaluate.evaluate import evaluate
 from finetune.report.tables import (
     MetricsHeader,
+    PredictionSpeed,
     ProbeFigures,
     metrics_document,
     prediction_frame,
@@ -77,6 +78,8 @@ def test_metrics_json_has_the_fields_of_the_contract_in_order(results, tmp_path)
         stage_seconds={"head": 3.0, "full": 4.0},
         peak_memory_mib=512,
         probe=ProbeFigures(val_accuracy=0.5, seconds=2.0),
+        num_parameters=1_000,
+        prediction=PredictionSpeed(num_images=30, seconds=1.5),
     )
     write_tables(results, tmp_path, header=header)
     document = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
@@ -92,6 +95,8 @@ def test_metrics_json_has_the_fields_of_the_contract_in_order(results, tmp_path)
             "probe": {"val_accuracy": 0.5, "seconds": 2.0},
             "seconds": {"total": 9.5, "data": 1.5, "stages": {"head": 3.0, "full": 4.0}},
             "peak_memory_mib": 512,
+            "num_parameters": 1_000,
+            "prediction": {"num_images": 30, "seconds": 1.5, "images_per_second": 20.0},
         }
     )
 
