@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetune.evaluate.curves import Curves, compute_curves
 from finetune.evaluate.figures import ClassFigures, Figures, count_confusion
 from finetune.evaluate.intervals import Interval
 from finetune.types import Outputs
@@ -86,6 +87,14 @@ class EvalResult:
             }
         )
         return pd.concat([known, probability_frame(self.outputs)], axis=1)
+
+    @property
+    def curves(self) -> Curves:
+        """ROC, precision and recall of each class, and top-k accuracy, of the scored images."""
+        scored = is_scored(self.outputs)
+        return compute_curves(
+            self.outputs.probs[scored], self.outputs.labels[scored], classes=self.classes
+        )
 
     def summary(self) -> str:
         """Say the figures in a few lines of plain text; the weakest classes first."""
