@@ -13,6 +13,7 @@ import numpy as np
 from finetune.evaluate.curves import Curves, compute_curves
 from finetune.evaluate.figures import ClassFigures, Figures, count_confusion
 from finetune.evaluate.intervals import Interval
+from finetune.evaluate.slices import Slice
 from finetune.types import Outputs
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["EvalResult", "has_answer", "is_scored", "name_column", "probability_frame"]
 
+SLICE_COLUMNS = (
+    *("by", "slice", "low", "high", "num_samples", "accuracy", "accuracy_low", "accuracy_high"),
+    *("rest_accuracy", "is_small", "p_value", "stands_out"),
+)
 NUM_SHOWN = 20  # classes that a summary lists: a screenful
 
 
@@ -87,6 +92,14 @@ class EvalResult:
             }
         )
         return pd.concat([known, probability_frame(self.outputs)], axis=1)
+
+    @property
+    def slices(self) -> "pd.DataFrame":
+        """One row a slice: by, slice, low, high, num_samples, accuracy and its interval, …."""
+        import pandas as pd
+
+        rows = [_slice_row(row) for row in self.figures.slices]
+        return pd.DataFrame(rows, columns=SLICE_COLUMNS)
 
     @property
     def curves(self) -> Curves:
@@ -189,6 +202,13 @@ def _class_row(row: ClassFigures) -> dict[str, object]:
         "f1": _or_nan(row.f1),
     }
     return {"class": row.name, **figures, "support": row.support, **ends}
+
+
+def _slice_row(row: Slice) -> tuple[object, ...]:
+    """One row of the table of slices, in the order of its columns."""
+    limits = (_or_nan(row.low), _or_nan(row.high))
+    figures = (row.num_samples, row.accuracy, *row.accuracy_interval, row.rest_accuracy)
+    return (row.by, row.name, *limits, *figures, row.is_small, row.p_value, row.stands_out)
 
 
 def _or_nan(value: float | None) -> float:

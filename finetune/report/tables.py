@@ -12,7 +12,7 @@ Notable choices:
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -22,6 +22,7 @@ from finetune.data.leaks import Leaks
 from finetune.errors import FinetuneError
 from finetune.evaluate.figures import ClassFigures
 from finetune.evaluate.result import EvalResult, has_answer, name_column, probability_frame
+from finetune.evaluate.slices import Slice
 from finetune.runtime.files import write_with
 from finetune.types import Outputs
 
@@ -130,7 +131,7 @@ def metrics_document(
 
 
 def write_tables(results: Mapping[str, EvalResult], folder: Path, *, header: MetricsHeader) -> None:
-    """Write `metrics.json`, `per_class.csv`, `confusion_matrix.csv` and `predictions.csv`.
+    """Write `metrics.json` and four tables: classes, confusion, predictions and slices.
 
     Args:
         results: By split, in the order of the tables.
@@ -147,6 +148,7 @@ def write_tables(results: Mapping[str, EvalResult], folder: Path, *, header: Met
         "per_class.csv": [_with_split(result) for result in results.values()],
         "confusion_matrix.csv": [_confusion_table(result) for result in results.values()],
         "predictions.csv": [result.predictions for result in results.values()],
+        "slices.csv": [_slice_table(result) for result in results.values()],
     }
     for name, frames in tables.items():
         _write_lines(folder / name, _csv_lines(frames))
@@ -245,6 +247,7 @@ def _split_document(result: EvalResult, *, leaks: Leaks | None) -> dict[str, obj
         "num_leaked": leaks and leaks.num_copies,
         "num_near_leaked": leaks and leaks.num_near,
         "warnings": list(figures.warnings),
+        "slices": [_slice_document(row) for row in figures.slices],
     }
 
 
@@ -259,6 +262,12 @@ def _class_document(row: ClassFigures) -> dict[str, object]:
         "precision_interval": _ends(row.precision_interval),
         "f1_interval": _ends(row.f1_interval),
     }
+
+
+def _slice_document(row: Slice) -> dict[str, object]:
+    """Give the figures of one slice."""
+    ends = {"accuracy_interval": _ends(row.accuracy_interval), "stands_out": row.stands_out}
+    return {**asdict(row), **ends}
 
 
 def _ends(interval: tuple[float, float] | None) -> list[float] | None:
@@ -278,6 +287,13 @@ def _confusion_table(result: EvalResult) -> "pd.DataFrame":
     frame = result.confusion.reset_index(drop=True)
     frame.insert(0, "true", list(result.classes), allow_duplicates=True)
     frame.insert(0, "split", result.split, allow_duplicates=True)
+    return frame
+
+
+def _slice_table(result: EvalResult) -> "pd.DataFrame":
+    """Put the split before the table of slices."""
+    frame = result.slices
+    frame.insert(0, "split", result.split)
     return frame
 
 

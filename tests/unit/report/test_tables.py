@@ -60,13 +60,14 @@ def read(path):
         return list(csv.reader(file))
 
 
-def test_the_four_files_are_written_and_nothing_else(results, tmp_path):
+def test_the_five_files_are_written_and_nothing_else(results, tmp_path):
     write_tables(results, tmp_path, header=header_of())
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "confusion_matrix.csv",
         "metrics.json",
         "per_class.csv",
         "predictions.csv",
+        "slices.csv",
     ]
 
 
@@ -123,6 +124,7 @@ def test_a_split_has_the_figures_of_the_contract_in_order_and_ours_beside(result
         "num_leaked",
         "num_near_leaked",
         "warnings",
+        "slices",
     ]
     assert document["splits"]["val"]["num_leaked"] == 3
     assert document["splits"]["val"]["num_near_leaked"] == 2
