@@ -22,7 +22,7 @@ from finetune.data.decode import UnreadableImageError, decode, to_image
 from finetune.data.loading import killed_workers_named
 from finetune.model.family import find_family
 from finetune.model.fuse import fused
-from finetune.model.looks import measure_brightness, measure_sharpness
+from finetune.model.looks import measure_looks
 from finetune.runtime.allocator import freed_memory_kept
 from finetune.types import Looks, Outputs
 
@@ -205,8 +205,9 @@ def _look(
     if looks is None:
         return
     looks.widths_px[positions], looks.heights_px[positions] = np.array(sizes, dtype=np.float64).T
-    looks.brightness[positions] = measure_brightness(batch).cpu().numpy()
-    looks.sharpness[positions] = measure_sharpness(batch).cpu().numpy()
+    brightness, sharpness = measure_looks(batch)
+    looks.brightness[positions] = brightness.cpu().numpy()
+    looks.sharpness[positions] = sharpness.cpu().numpy()
 
 
 def _fill_in_sizes(outputs: Outputs, samples: Sequence[Sample]) -> None:

@@ -78,7 +78,8 @@ def test_without_a_command_the_help_is_shown(
 
 
 COMMANDS = {
-    "backbones", "cache", "check", "demo", "doctor", "evaluate", "predict", "recipes", "run",
+    "backbones", "cache", "check", "compare", "demo", "doctor", "evaluate", "predict", "recipes",
+    "run",
 }  # fmt: skip
 ABSENT = {"report", "export", "suggest", "compare", "serve", "sweep"}
 

@@ -189,3 +189,33 @@ def test_costs_of_different_devices_are_said_to_be_so(labels):
     ]
     (note,) = compare_runs(runs).notes
     assert note.endswith("were measured on different devices: cpu and cuda:0")
+
+
+def share_told(cells, *, num_sets):
+    """Compare two models of 1,000 images so many times; give the share whose verdict tells them.
+
+    The cells are the shares of images that both get right, the first alone, the second, neither.
+    """
+    generator = np.random.default_rng(0)
+    labels = np.arange(1_000) % 3
+    told = []
+    for _ in range(num_sets):
+        cell = generator.choice(4, size=1_000, p=cells)
+        runs = [
+            answers_of(name, np.where(np.isin(cell, right), labels, (labels + 1) % 3), labels)
+            for name, right in (("a", (0, 1)), ("b", (0, 2)))
+        ]
+        told.append(compare_runs(runs).differences[0].is_told)
+    return np.mean(told)
+
+
+@pytest.mark.slow
+def test_two_seeds_of_one_recipe_are_told_apart_in_fewer_than_5_of_100_comparisons():
+    # Both are 85 % right; one image in ten is right in one seed alone.
+    assert share_told([0.80, 0.05, 0.05, 0.10], num_sets=1_000) <= 0.05
+
+
+@pytest.mark.slow
+def test_five_points_of_1000_images_are_found():
+    # 85 and 90 % right, 150 images differing: a power of 0.98 in this simulation.
+    assert share_told([0.80, 0.05, 0.10, 0.05], num_sets=300) >= 0.95

@@ -6,7 +6,15 @@ import torch
 from PIL import Image, ImageFilter
 from scipy.ndimage import convolve
 
-from finetune.model.looks import measure_brightness, measure_sharpness
+from finetune.model.looks import measure_looks
+
+
+def measure_brightness(images: torch.Tensor) -> torch.Tensor:
+    return measure_looks(images)[0]
+
+
+def measure_sharpness(images: torch.Tensor) -> torch.Tensor:
+    return measure_looks(images)[1]
 
 
 def batch_of(*pixels: np.ndarray) -> torch.Tensor:
