@@ -81,7 +81,7 @@ COMMANDS = {
     "backbones", "cache", "check", "compare", "demo", "doctor", "evaluate", "predict", "recipes",
     "run",
 }  # fmt: skip
-ABSENT = {"report", "export", "suggest", "compare", "serve", "sweep"}
+ABSENT = {"report", "export", "suggest", "serve", "sweep"}
 
 
 def test_the_help_names_what_exists_and_nothing_else(call: Callable[..., Any]) -> None:
