@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from finetune.cli.render import Screen
+    from finetune.evaluate.answers import Cost
     from finetune.evaluate.comparison import ClassDifference, Comparison, Difference
 
 __all__ = ["compare"]
@@ -91,32 +92,37 @@ def _show(comparison: Comparison, screen: Screen, out: Path | None) -> None:
 
 
 def _show_runs(comparison: Comparison, screen: Screen) -> None:
-    """Write the figures and the cost of every run."""
-    from finetune.cli.render import Column, duration, figure, short_count
-    from finetune.runtime.space import size_words
+    """Write the figures of every run, and below what each cost."""
+    from finetune.cli.render import Column, figure
 
-    columns = [Column("run", "left", is_shortened=True), Column("accuracy"), Column("95 %", "left")]
-    columns += [Column("macro F1"), Column("training"), Column("total"), Column("parameters")]
-    columns += [Column("memory"), Column("images/s"), Column("model")]
+    name = Column("run", "left", is_shortened=True)
+    figures = [name, Column("accuracy"), Column("95 %", "left"), Column("macro F1")]
     rows = []
     for run in comparison.runs:
-        cost = run.cost
         low, high = run.accuracy_interval
-        rows.append(
-            [
-                run.name,
-                figure(run.accuracy),
-                f"{low:.3f} to {high:.3f}",
-                figure(run.macro_f1),
-                "-" if cost.training_seconds is None else duration(cost.training_seconds),
-                "-" if cost.total_seconds is None else duration(cost.total_seconds),
-                "-" if cost.num_parameters is None else short_count(cost.num_parameters),
-                "-" if cost.peak_memory_mib is None else size_words(cost.peak_memory_mib << 20),
-                "-" if cost.images_per_second is None else f"{cost.images_per_second:.0f}",
-                "-" if cost.model_bytes is None else size_words(cost.model_bytes),
-            ]
-        )
-    screen.table(columns, rows)
+        interval = f"{low:.3f} to {high:.3f}"
+        rows.append([run.name, figure(run.accuracy), interval, figure(run.macro_f1)])
+    screen.table(figures, rows)
+    screen.line()
+    costs = ("training", "total", "parameters", "memory", "images/s", "model")
+    columns = [name, *(Column(title) for title in costs)]
+    screen.table(columns, [[run.name, *_cost_cells(run.cost)] for run in comparison.runs])
+
+
+def _cost_cells(cost: Cost) -> list[str]:
+    """Write what a run cost; a dash where its files do not say."""
+    from finetune.cli.render import duration, short_count
+    from finetune.runtime.space import size_words
+
+    memory = cost.peak_memory_mib
+    return [
+        "-" if cost.training_seconds is None else duration(cost.training_seconds),
+        "-" if cost.total_seconds is None else duration(cost.total_seconds),
+        "-" if cost.num_parameters is None else short_count(cost.num_parameters),
+        "-" if memory is None else size_words(memory << 20),
+        "-" if cost.images_per_second is None else f"{cost.images_per_second:.0f}",
+        "-" if cost.model_bytes is None else size_words(cost.model_bytes),
+    ]
 
 
 def _show_difference(one: Difference, screen: Screen) -> None:

@@ -55,8 +55,8 @@ def test_the_verdict_comes_last_after_runs_differences_and_images(
     lines = answer.out.splitlines()
     assert (answer.code, answer.err) == (0, "")
     assert lines[0] == "test: 200 images of 2 classes, the same in every run"
-    row = "old 0.850 0.794 to 0.893 0.850 1 min 10 s 1 min 30 s 1.50M 512 MiB 40 2.0 KiB"
-    assert " ".join(lines[2].split()) == row
+    assert lines[2].split() == ["old", "0.850", "0.794", "to", "0.893", "0.850"]
+    assert " ".join(lines[6].split()) == "old 1 min 10 s 1 min 30 s 1.50M 512 MiB 40 2.0 KiB"
     assert "  right alone on 22 and 0 images: p < 0.001 by McNemar's exact test" in lines
     assert "images answered differently: 22" in lines
     assert "  and 12 more, with --out FILE.json" in lines
@@ -65,6 +65,16 @@ def test_the_verdict_comes_last_after_runs_differences_and_images(
         r"95 % interval [67]\.\d to 1[45]\.\d, p < 0\.001",
         lines[-1],
     )
+
+
+def test_on_a_terminal_of_80_columns_no_line_of_a_table_is_longer(
+    make_run: MakeRun, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("photos-efficientnet_b0-001", "photos-mobilenetv3_small_100-002")
+    runs = [str(make_run(name, num_wrong=9 * row)) for row, name in enumerate(names)]
+    lines = call("compare", *runs).out.splitlines()
+    assert max(len(line) for line in lines if line.startswith("  ")) <= 80
 
 
 def test_json_on_stdout_and_out_hold_the_same_document(
