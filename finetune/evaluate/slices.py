@@ -171,12 +171,14 @@ def _quarters(
 ) -> Iterator[_Part]:
     """Part the images into quarters by a number; into fewer where many have the same one."""
     known = scored & np.isfinite(values)
-    if not known.any():
+    distinct = np.unique(values[known])
+    if len(distinct) < 2:  # nothing is known, or all values are equal
         return
-    edges = np.unique(np.quantile(values[known], _QUARTERS))
-    edges = edges[edges > values[known].min()]
-    number = np.searchsorted(edges, values, side="right")  # an edge begins the part above it
-    for part in range(len(edges) + 1) if len(edges) else ():
+    # An edge is a value that occurs and begins the part above it, so that no part is empty; where
+    # most images have the least value, the next greater one is the edge.
+    edges = np.unique(np.quantile(values[known], _QUARTERS, method="higher").clip(distinct[1]))
+    number = np.searchsorted(edges, values, side="right")
+    for part in range(len(edges) + 1):
         rows = known & (number == part)
         low, high = float(values[rows].min()), float(values[rows].max())
         is_whole = len(edges) == len(_QUARTERS)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import fisher_exact
 
 from finetune.evaluate.evaluate import evaluate
@@ -97,13 +99,18 @@ def test_many_equal_values_make_fewer_parts_named_by_their_limits():
     assert [(one.name, one.num_samples) for one in found] == [("1 to 1", 30), ("2 to 2", 10)]
 
 
-def test_parts_hold_every_known_image_once_whatever_the_ties():
-    generator = np.random.default_rng(0)
-    for num_values in (2, 3, 5, 9, 200):
-        brightness = generator.integers(0, num_values, 200).astype(float)
-        found = slices_of(outputs_of(generator.random(200) < 0.8, brightness=brightness))
-        assert sum(one.num_samples for one in found) == 200
-        assert all(one.low <= one.high for one in found)
+@given(st.lists(st.sampled_from([0.0, 0.5, 1.0, 7.0, 8.25, 1e6]), min_size=1, max_size=40))
+@settings(max_examples=100, deadline=None)
+def test_parts_hold_every_known_image_once_however_few_or_equal_they_are(values):
+    found = slices_of(outputs_of(np.ones(len(values), bool), brightness=np.array(values)))
+    assert sum(one.num_samples for one in found) == (len(values) if len(set(values)) > 1 else 0)
+    assert all(one.num_samples and one.low <= one.high for one in found)
+    assert [one.low for one in found] == sorted({one.low for one in found})
+
+
+def test_two_images_are_parted_in_two():
+    found = slices_of(outputs_of(np.ones(2, bool), brightness=np.array([3.0, 9.0])))
+    assert [(one.name, one.num_samples) for one in found] == [("3 to 3", 1), ("9 to 9", 1)]
 
 
 def test_unknown_values_and_images_that_are_not_scored_are_in_no_slice():
