@@ -171,9 +171,9 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             NotFittedError: Before `fit` or `load`.
         """
         bundle = self._fitted()
-        samples = read_labelled(data, split=split, bundle=bundle)
-        outputs = predict_samples(bundle, samples, options=self._options())
-        return evaluate(outputs, split=split, seed=self.seed)
+        labelled = read_labelled(data, split=split, bundle=bundle)
+        outputs = predict_samples(bundle, labelled.samples, options=self._options())
+        return evaluate(outputs, split=split, seed=self.seed, notes=labelled.notes)
 
     def score(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -116,9 +116,12 @@ def run(
     checkpoints = _checkpoints(folder, resolved, tell)
     trained = _train(planned, checkpoints, tell)
     saved, index = _save(folder, planned), planned.index
-    bundle, results = evaluate_parts(saved, index, resolved, kept=planned.kept, on_event=tell)
+    bundle, results, speed = evaluate_parts(
+        saved, index, resolved, kept=planned.kept, on_event=tell
+    )
     seconds = time.perf_counter() - started
-    write_tables(results, folder.path, header=_header(folder, bundle, planned, trained, seconds))
+    header = replace(_header(folder, bundle, planned, trained, seconds), prediction=speed)
+    write_tables(results, folder.path, header=header)
     checkpoints.remove()
     chosen = f"stage {trained.chosen.stage}, epoch {trained.chosen.epoch}"
     tell(RunEnded(str(folder.path), str(folder.model), chosen, seconds))
@@ -193,6 +196,7 @@ def _header(
         data_seconds=planned.data_seconds,
         stage_seconds=trained.stage_seconds,
         peak_memory_mib=peak_memory_mib(),
+        num_parameters=sum(values.numel() for values in planned.model.network.parameters()),
         probe=trained.probe and ProbeFigures(*trained.probe),
         leaks={split: count_leaks(planned.index, split) for split in ("val", "test")},
         calibration=bundle.calibration,

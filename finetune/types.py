@@ -21,6 +21,7 @@ __all__ = [
     "Index",
     "InputRequest",
     "LeftOut",
+    "Looks",
     "MachineFacts",
     "Outputs",
     "ParamInfo",
@@ -60,6 +61,8 @@ class Sample:
         size_px: Width and height of the upright image; None until `check_images` has run.
         picture: Names the picture shown: files that are copies or near-duplicates share it; None
             until `check_images` has run.
+        extra: Further columns of its row in a CSV, (name, value) in their order; empty values are
+            left out.
     """
 
     path: Path
@@ -70,6 +73,7 @@ class Sample:
     digest: str | None = None
     size_px: tuple[int, int] | None = None
     picture: str | None = None
+    extra: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +225,23 @@ class ParamRule:
 
 
 @dataclass(frozen=True, slots=True)
+class Looks:
+    """What N images look like, as far as it was seen while they were predicted; NaN is unknown.
+
+    Attributes:
+        widths_px: (N,) of the upright image.
+        heights_px: (N,) of the upright image.
+        brightness: (N,) mean luma of what the network sees, 0 to 255.
+        sharpness: (N,) variance of the Laplacian of that luma; low where it is blurred.
+    """
+
+    widths_px: NDArray[np.float64]
+    heights_px: NDArray[np.float64]
+    brightness: NDArray[np.float64]
+    sharpness: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
 class Outputs:
     """What a network says of N images.
 
@@ -235,6 +256,8 @@ class Outputs:
         sets: (N, K) bool, the classes named together; None where the model has none fitted.
         rejected: (N,) bool, whether the answer is withheld; None likewise.
         novelty: (N,) float32, distance to the training photos, 1 at the threshold; None likewise.
+        looks: What the images look like; None where it was not measured.
+        extras: Further columns of a CSV, by image: `Sample.extra`; empty where there are none.
     """
 
     names: tuple[str, ...]
@@ -247,3 +270,5 @@ class Outputs:
     sets: NDArray[np.bool_] | None = None
     rejected: NDArray[np.bool_] | None = None
     novelty: NDArray[np.float32] | None = None
+    looks: Looks | None = None
+    extras: tuple[tuple[tuple[str, str], ...], ...] = ()

@@ -14,6 +14,7 @@ from finetune.cli.backbones import backbones
 from finetune.cli.border import UsageError, guarded, report_bug
 from finetune.cli.cache import cache
 from finetune.cli.check import check
+from finetune.cli.compare import compare
 from finetune.cli.demo import demo
 from finetune.cli.doctor import doctor
 from finetune.cli.evaluate import evaluate
@@ -58,6 +59,7 @@ app = typer.Typer(
 )
 app.command("run", short_help="Fine-tune, test and save.")(run)
 app.command("evaluate", short_help="Figures of a saved model on labelled photos.")(evaluate)
+app.command("compare", short_help="Which of several runs is better, on the same photos.")(compare)
 app.command("predict", short_help="Answers of a saved model for new photos.")(predict)
 app.command("check", short_help="What is wrong or odd in a folder of photos.")(check)
 app.command("backbones", short_help="Which networks there are to start from.")(backbones)

@@ -94,12 +94,11 @@ def _evaluate(bundle: Bundle, data: str, split: str, screen: Screen) -> EvalResu
     from finetune.evaluate.labelled import read_labelled
     from finetune.model.inference import predict_samples
 
-    samples = read_labelled(data, split=split, bundle=bundle)
+    labelled = read_labelled(data, split=split, bundle=bundle)
+    options = inference_options(len(labelled.samples))
     with shown_progress(screen) as progress:
-        outputs = predict_samples(
-            bundle, samples, options=inference_options(len(samples)), progress=progress
-        )
-    return score(outputs, split=split)
+        outputs = predict_samples(bundle, labelled.samples, options=options, progress=progress)
+    return score(outputs, split=split, notes=labelled.notes)
 
 
 def _header(bundle: Bundle, seconds: float) -> MetricsHeader:
@@ -113,6 +112,7 @@ def _header(bundle: Bundle, seconds: float) -> MetricsHeader:
         backbone=str(bundle.document.get("backbone", "")),
         classes=bundle.classes,
         total_seconds=seconds,
+        num_parameters=sum(values.numel() for values in bundle.network.parameters()),
         peak_memory_mib=peak_memory_mib(),
         calibration=bundle.calibration,
     )

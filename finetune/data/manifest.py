@@ -1,8 +1,9 @@
 """A CSV of photos: `path,label[,split][,group]`, paths relative to the CSV.
 
 Comma, semicolon or tab, whichever the header has; UTF-8 with or without a byte-order mark. Problems
-name the lines. A path that leads out of the CSV's folder is refused: names in tables are relative
-to it, and a data set that is moved or shared must hold together.
+name the lines. Further columns are kept, by their names in lower case: an evaluation gives figures
+by them. A path that leads out of the CSV's folder is refused: names in tables are relative to it,
+and a data set that is moved or shared must hold together.
 """
 
 import csv
@@ -39,6 +40,7 @@ class _Row:
     label: str
     split: str
     group: str
+    extra: tuple[tuple[str, str], ...]
 
 
 def class_name(text: str) -> str:
@@ -163,7 +165,9 @@ def _row(fields: Sequence[str], header: Sequence[str], place: tuple[Path, int]) 
         )
     values = dict(zip(header, fields, strict=False))
     path_text, label, split, group = (values.get(name, "") for name in _COLUMNS)
-    return _Row(line, path_text, label, split, group)
+    further = [(name, value.strip()) for name, value in values.items() if name not in _COLUMNS]
+    extra = tuple((name, value) for name, value in further if name and value)
+    return _Row(line, path_text, label, split, group, extra)
 
 
 def _refuse(rows: Sequence[_Row], path: Path, is_wrong: Callable[[_Row], bool], what: str) -> None:
@@ -204,4 +208,5 @@ def _sample(row: _Row, file: Path, root: Path) -> Sample:
         label=class_name(row.label),
         split=SPLIT_WORDS.get(row.split.strip().lower()),
         group=row.group.strip() or None,
+        extra=row.extra,
     )

@@ -26,7 +26,7 @@ from finetune.types import Index, Sample, Split
 __all__ = ["read_split", "reuse_split", "split_index", "split_text", "write_split"]
 
 _FEWEST = 3  # images of a class; fewer stay in train
-_COLUMNS = ("path", "label", "split", "group")
+_COLUMNS = ("path", "label", "split", "group", "digest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ def reuse_split(index: Index, path: Path) -> Index:
 
 
 def write_split(index: Index, path: Path) -> None:
-    """Write the split as `path,label,split,group`, whole or not at all.
+    """Write the split as `path,label,split,group,digest`, whole or not at all.
 
     Raises:
         FinetuneError: The disk is full or the folder cannot be written.
@@ -129,7 +129,8 @@ def split_text(index: Index) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
     for sample in index.samples:
-        writer.writerow((sample.name, sample.label, sample.split, sample.group or ""))
+        row = (sample.name, sample.label, sample.split, sample.group or "", sample.digest or "")
+        writer.writerow(row)
     return text.getvalue()
 
 

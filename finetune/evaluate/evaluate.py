@@ -10,6 +10,7 @@ from finetune.errors import DataError, FinetuneError, join_names
 from finetune.evaluate.calibration import measure_calibration
 from finetune.evaluate.figures import Figures, compute_figures
 from finetune.evaluate.result import EvalResult, has_answer, is_scored
+from finetune.evaluate.slices import compute_slices, slice_warnings
 from finetune.types import Outputs
 
 if TYPE_CHECKING:
@@ -45,12 +46,20 @@ def evaluate(
     figures = compute_figures(
         outputs.probs[scored], outputs.labels[scored], classes=outputs.classes, seed=seed
     )
+    slices = compute_slices(outputs, scored)
     figures = replace(
         figures,
+        slices=slices,
         num_unreadable=len(outputs.errors),
         num_unlabelled=int(_is_unlabelled(outputs).sum()),
         warnings=tuple(
-            [*notes, *_warn_of_size(figures), *_warn_of_classes(figures), *_warn_of_rest(outputs)]
+            [
+                *notes,
+                *_warn_of_size(figures),
+                *_warn_of_classes(figures),
+                *_warn_of_rest(outputs),
+                *slice_warnings(slices),
+            ]
         ),
     )
     calibration = measure_calibration(outputs, scored, seed=seed)

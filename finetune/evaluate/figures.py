@@ -16,6 +16,7 @@ import numpy as np
 
 from finetune.components.metrics import METRICS
 from finetune.evaluate.intervals import Interval, f1_interval, macro_f1_interval, wilson
+from finetune.evaluate.slices import Slice
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -63,6 +64,7 @@ class Figures:
         num_unreadable: Images without an answer, not scored.
         num_unlabelled: Images whose class is unknown to the model, not scored.
         warnings: Sentences that the person should read beside the figures.
+        slices: Of images that have something in common; see `slices.py`.
     """
 
     num_samples: int
@@ -82,6 +84,7 @@ class Figures:
     num_unreadable: int = 0
     num_unlabelled: int = 0
     warnings: tuple[str, ...] = ()
+    slices: tuple[Slice, ...] = ()
 
 
 def compute_figures(

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "NUM_RESAMPLES",
     "Interval",
     "bootstrap",
     "f1_interval",
     "lower_bounds",
     "macro_f1_interval",
+    "macro_f1_of_counts",
+    "percentiles",
     "wilson",
 ]
 
@@ -142,9 +145,26 @@ def macro_f1_interval(
         draws = generator.multinomial(support[true], shares, size=num_resamples)
         taken[:, columns] += draws
         hits[:, true] = draws[:, columns == true].sum(axis=1)
-    occurs = (support > 0) | (taken > 0)  # the classes that macro F1 runs over: see METRICS
+    return percentiles(macro_f1_of_counts(hits, taken, support), level)
+
+
+def macro_f1_of_counts(
+    hits: "NDArray[np.floating]", taken: "NDArray[np.floating]", support: "NDArray[np.integer]"
+) -> "NDArray[np.float64]":
+    """Give macro F1 of R resamples, over the classes that occur in each, as METRICS has it.
+
+    Args:
+        hits: (R, K) images of each class that are taken for it.
+        taken: (R, K) images that are taken for each class.
+        support: (K,) images of each class, one at least in all.
+
+    Returns:
+        (R,) in [0, 1].
+    """
+    occurs = (support > 0) | (taken > 0)
     f1 = 2 * hits / np.where(occurs, support + taken, 1)
-    return _percentiles(f1.sum(axis=1) / occurs.sum(axis=1), level)
+    averages: NDArray[np.float64] = f1.sum(axis=1) / occurs.sum(axis=1)
+    return averages
 
 
 def bootstrap(
@@ -180,10 +200,10 @@ def bootstrap(
     for turn in range(num_resamples):
         drawn = np.concatenate([generator.choice(stratum, len(stratum)) for stratum in strata])
         values[turn] = metric(probs[drawn], labels[drawn])
-    return None if np.isnan(values).any() else _percentiles(values, level)
+    return None if np.isnan(values).any() else percentiles(values, level)
 
 
-def _percentiles(values: "NDArray[np.float64]", level: float) -> Interval:
-    """Cut the same share off both tails."""
+def percentiles(values: "NDArray[np.float64]", level: float) -> Interval:
+    """Cut the same share off both tails of resampled figures; `level` of them stays."""
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

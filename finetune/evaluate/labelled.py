@@ -6,23 +6,38 @@ model holds: from a folder without parts, the test part is what the run carved o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.data.index import index_source
 from finetune.data.split import read_split
-from finetune.errors import DataError, join_names
+from finetune.data.words import counted
+from finetune.errors import DataError, join_names, nearest
 from finetune.types import Index, Sample, Split
 
 if TYPE_CHECKING:
     from finetune.model.bundle import Bundle
 
-__all__ = ["read_labelled"]
+__all__ = ["Labelled", "read_labelled"]
 
 
-def read_labelled(source: str | Path, *, split: str, bundle: Bundle) -> list[Sample]:
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Labelled images of one part.
+
+    Attributes:
+        samples: In the order of their names.
+        notes: Sentences on what was left out, and on classes that the model does not know.
+    """
+
+    samples: tuple[Sample, ...]
+    notes: tuple[str, ...]
+
+
+def read_labelled(source: str | Path, *, split: str, bundle: Bundle) -> Labelled:
     """Read the labelled images of one part of a folder or CSV.
 
     Args:
@@ -44,14 +59,38 @@ def read_labelled(source: str | Path, *, split: str, bundle: Bundle) -> list[Sam
             f"{source} has no part {split!r}; it has {join_names(parts)}",
             hint=f"--split {parts[0]}",
         )
-    samples = [sample for sample in index.samples if not parts or sample.split == split]
+    samples = tuple(one for one in index.samples if not parts or one.split == split)
     if not any(sample.label in bundle.classes for sample in samples):
         found = sorted({str(sample.label) for sample in samples})
         raise DataError(
             f"none of the classes in {source} is known to the model: {join_names(found)}",
             hint=f"the model knows {join_names(bundle.classes)}",
         )
-    return samples
+    return Labelled(samples, (*index.warnings, *_unknown_classes(samples, bundle.classes)))
+
+
+def _unknown_classes(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[str, ...]:
+    """Say which classes the model does not know, with what may be meant; nothing if it knows all.
+
+    The classes are matched by name: one that is spelt differently is another class.
+    """
+    counts = Counter(str(sample.label) for sample in samples)
+    found = [
+        f"{name} ({counted(number, 'image')}{_meant(name, classes)})"
+        for name, number in sorted(counts.items())
+        if name not in classes
+    ]
+    if not found:
+        return ()
+    one_or_more = counted(len(found), "class", "is/are")
+    return (f"{one_or_more} unknown to the model and not scored: {join_names(found)}",)
+
+
+def _meant(name: str, classes: Sequence[str]) -> str:
+    """Ask whether a class of nearly this name is meant; letters' case makes two names."""
+    folded = {known.casefold(): known for known in classes}
+    near = nearest(name.casefold(), list(folded))
+    return f"; is it {folded[near]}?" if near else ""
 
 
 def _with_parts_of_run(index: Index, source: str | Path, bundle: Bundle) -> Index:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from finetune.errors import RecipeError
 from finetune.evaluate.evaluate import evaluate
 from finetune.evaluate.fitting import fit_calibration
 from finetune.evaluate.novelty import sample_reference
+from finetune.evaluate.result import PredictionSpeed
 from finetune.model.bundle import add_calibration
 from finetune.model.features import compute_features
 from finetune.model.inference import InferenceOptions, predict_samples
@@ -38,7 +40,7 @@ def evaluate_parts(
     *,
     kept: KeptViews | None = None,
     on_event: OnEvent,
-) -> tuple[Bundle, dict[str, EvalResult]]:
+) -> tuple[Bundle, dict[str, EvalResult], PredictionSpeed]:
     """Predict validation, fit on it what the recipe asks for, save that, and predict the test part.
 
     Args:
@@ -49,22 +51,26 @@ def evaluate_parts(
         on_event: Receives how far it is.
 
     Returns:
-        The model with all that was fitted, and the figures by split, `val` before `test`.
+        The model with all that was fitted, the figures by split, `val` before `test`, and how fast
+        their images were predicted.
     """
     work = _Work(index, recipe, _options(recipe), kept, on_event)
-    results = {}
+    results, speeds = {}, []
     val = index.part("val")
     if val:
         reason = _why_no_features(bundle, recipe)
-        outputs = work.predict(bundle, "val", keeps_features=reason is None)
+        outputs, speed = work.predict(bundle, "val", keeps_features=reason is None)
+        speeds.append(speed)
         reference = work.reference(bundle, reason)
         bundle = add_calibration(
             bundle, fit_calibration(outputs, recipe.evaluate, reference=reference)
         )
         results["val"] = work.score(bundle.calibration.applied(outputs), "val")
     if index.part("test"):
-        results["test"] = work.score(work.predict(bundle, "test"), "test")
-    return bundle, results
+        outputs, speed = work.predict(bundle, "test")
+        speeds.append(speed)
+        results["test"] = work.score(outputs, "test")
+    return bundle, results, _total(speeds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +83,19 @@ class _Work:
     kept: KeptViews | None
     on_event: OnEvent
 
-    def predict(self, bundle: Bundle, split: Split, *, keeps_features: bool = False) -> Outputs:
-        """Predict the images of a split."""
-        return predict_samples(
+    def predict(
+        self, bundle: Bundle, split: Split, *, keeps_features: bool = False
+    ) -> tuple[Outputs, PredictionSpeed]:
+        """Predict the images of a split, and time it."""
+        samples = self.index.part(split)
+        began = time.perf_counter()
+        outputs = predict_samples(
             bundle,
-            self.index.part(split),
+            samples,
             options=replace(self.options, keeps_features=keeps_features),
             progress=progress_events("predict", self.on_event),
         )
+        return outputs, PredictionSpeed(len(samples), time.perf_counter() - began)
 
     def reference(self, bundle: Bundle, why_not: str | None) -> Choice[NDArray[np.float32] | None]:
         """Give the features (M, D) of some training photos: stored by a probe, or computed."""
@@ -108,6 +119,13 @@ class _Work:
             seed=self.recipe.seed,
             notes=leak_warnings(self.index, split),
         )
+
+
+def _total(speeds: list[PredictionSpeed]) -> PredictionSpeed:
+    """Add up what was predicted."""
+    return PredictionSpeed(
+        sum(speed.num_images for speed in speeds), sum(speed.seconds for speed in speeds)
+    )
 
 
 def _options(recipe: ResolvedRecipe) -> InferenceOptions:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.evaluate.calibration import CalibrationFigures
+from finetune.evaluate.curves import Curves, compute_curves
 from finetune.evaluate.figures import ClassFigures, Figures, count_confusion
 from finetune.evaluate.intervals import Interval
+from finetune.evaluate.slices import Slice
 from finetune.types import Outputs
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EvalResult",
+    "PredictionSpeed",
     "doubt_frame",
     "has_answer",
     "is_scored",
@@ -28,7 +31,19 @@ __all__ = [
     "probability_frame",
 ]
 
+SLICE_COLUMNS = (
+    *("by", "slice", "low", "high", "num_samples", "accuracy", "accuracy_low", "accuracy_high"),
+    *("rest_accuracy", "is_small", "p_value", "stands_out"),
+)
 NUM_SHOWN = 20  # classes that a summary lists: a screenful
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionSpeed:
+    """How many images were predicted for the figures, in how many seconds, decoding included."""
+
+    num_images: int
+    seconds: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +115,22 @@ class EvalResult:
         )
         return pd.concat(
             [known, probability_frame(self.outputs), doubt_frame(self.outputs)], axis=1
+        )
+
+    @property
+    def slices(self) -> "pd.DataFrame":
+        """One row a slice: by, slice, low, high, num_samples, accuracy and its interval, …."""
+        import pandas as pd
+
+        rows = [_slice_row(row) for row in self.figures.slices]
+        return pd.DataFrame(rows, columns=SLICE_COLUMNS)
+
+    @property
+    def curves(self) -> Curves:
+        """ROC, precision and recall of each class, and top-k accuracy, of the scored images."""
+        scored = is_scored(self.outputs)
+        return compute_curves(
+            self.outputs.probs[scored], self.outputs.labels[scored], classes=self.classes
         )
 
     def summary(self) -> str:
@@ -223,6 +254,13 @@ def _class_row(row: ClassFigures) -> dict[str, object]:
         "f1": _or_nan(row.f1),
     }
     return {"class": row.name, **figures, "support": row.support, **ends}
+
+
+def _slice_row(row: Slice) -> tuple[object, ...]:
+    """One row of the table of slices, in the order of its columns."""
+    limits = (_or_nan(row.low), _or_nan(row.high))
+    figures = (row.num_samples, row.accuracy, *row.accuracy_interval, row.rest_accuracy)
+    return (row.by, row.name, *limits, *figures, row.is_small, row.p_value, row.stands_out)
 
 
 def _or_nan(value: float | None) -> float:

@@ -22,8 +22,9 @@ from finetune.data.decode import UnreadableImageError, decode, to_image
 from finetune.data.loading import killed_workers_named
 from finetune.model.family import find_family
 from finetune.model.fuse import fused
+from finetune.model.looks import measure_looks
 from finetune.runtime.allocator import freed_memory_kept
-from finetune.types import Outputs
+from finetune.types import Looks, Outputs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,6 +37,11 @@ if TYPE_CHECKING:
     from finetune.types import Progress, Sample
 
 ImageLike: TypeAlias = "Path | Image | NDArray[np.uint8]"
+Size: TypeAlias = tuple[float, float]  # width and height in pixels; NaN where unknown
+# Position, input tensor or None, the reason where it is None, and the size before.
+Row: TypeAlias = tuple[int, "torch.Tensor | None", str, Size]
+
+_UNKNOWN = (float("nan"), float("nan"))
 
 __all__ = ["ImageLike", "InferenceOptions", "predict", "predict_samples"]
 
@@ -69,6 +75,7 @@ def predict(
     names: Sequence[str] | None = None,
     options: InferenceOptions | None = None,
     progress: Progress | None = None,
+    are_looks_wanted: bool = False,
 ) -> Outputs:
     """Predict images, in order.
 
@@ -79,6 +86,7 @@ def predict(
         names: A name for each; the path, or its position, where None.
         options: How it runs.
         progress: Called with images done and images in all.
+        are_looks_wanted: Measure what the images look like, beside predicting them.
 
     Returns:
         Outputs with labels of -1; a row of NaN and a reason for each item that cannot be read.
@@ -90,17 +98,20 @@ def predict(
     ]
     answers = _Answers(bundle, len(items), keeps_features=options.keeps_features)
     errors: dict[int, str] = {}
+    looks = _unknown_looks(len(items)) if are_looks_wanted else None
     network = _ready(bundle.network, options.device)
     done = 0
     with freed_memory_kept() if len(items) > 1 else nullcontext():
-        for positions, batch, reasons in _loader(bundle, items, options):
+        for positions, batch, reasons, sizes in _loader(bundle, items, options):
             errors.update(reasons)
             if positions:
-                answers.add(positions, network, batch.to(options.device))
+                batch = batch.to(options.device)
+                answers.add(positions, network, batch)
+                _look(looks, positions, batch, sizes)
             done += len(positions) + len(reasons)
             if progress:
                 progress(done, len(items))
-    return answers.outputs(tuple(names), errors)
+    return replace(answers.outputs(tuple(names), errors), looks=looks)
 
 
 def predict_samples(
@@ -110,21 +121,27 @@ def predict_samples(
     options: InferenceOptions | None = None,
     progress: Progress | None = None,
 ) -> Outputs:
-    """Predict labelled samples; classes are matched by name, an unknown one is -1."""
+    """Predict labelled samples, and measure what they look like.
+
+    Classes are matched by name, an unknown one is -1. Sizes are those of the samples where they
+    are known: a reduced decode does not tell them.
+    """
     outputs = predict(
         bundle,
         [sample.path for sample in samples],
         names=[sample.name for sample in samples],
         options=options,
         progress=progress,
+        are_looks_wanted=True,
     )
+    _fill_in_sizes(outputs, samples)
     position = {name: index for index, name in enumerate(bundle.classes)}
     labels = np.array([position.get(str(s.label), -1) for s in samples], dtype=np.int64)
-    return replace(outputs, labels=labels)
+    return replace(outputs, labels=labels, extras=tuple(sample.extra for sample in samples))
 
 
-class _Images(Dataset[tuple[int, torch.Tensor | None, str]]):
-    """Images by position: an input tensor, or the reason why there is none."""
+class _Images(Dataset[Row]):
+    """Images by position: an input tensor with the size before, or the reason why there is none."""
 
     def __init__(
         self,
@@ -141,13 +158,15 @@ class _Images(Dataset[tuple[int, torch.Tensor | None, str]]):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, position: int) -> tuple[int, torch.Tensor | None, str]:
+    def __getitem__(self, position: int) -> Row:
         item = self.items[position]
         try:
             image = self._read(item)
         except UnreadableImageError as error:
-            return position, None, error.message
-        return position, self.transform(image), ""
+            return position, None, error.message, _UNKNOWN
+        # Careful: a file that was decoded at reduced scale has another size.
+        is_whole = self.reduction is None or not isinstance(item, Path)
+        return position, self.transform(image), "", image.size if is_whole else _UNKNOWN
 
     def _read(self, item: ImageLike) -> Image:
         """Decode a file as the model was saved to; an image in memory is taken as it is."""
@@ -159,7 +178,7 @@ class _Images(Dataset[tuple[int, torch.Tensor | None, str]]):
 
 
 def _loader(bundle: Bundle, items: Sequence[ImageLike], options: InferenceOptions) -> Any:
-    """Load batches of (positions, uint8 images, reasons by position)."""
+    """Load batches of (positions, uint8 images, reasons by position, sizes)."""
     dataset = _Images(items, bundle.preprocessing, options.max_pixels)
     return DataLoader(
         dataset,
@@ -170,14 +189,37 @@ def _loader(bundle: Bundle, items: Sequence[ImageLike], options: InferenceOption
     )
 
 
-def _collate(
-    rows: Sequence[tuple[int, torch.Tensor | None, str]],
-) -> tuple[list[int], torch.Tensor, dict[int, str]]:
-    """Part a batch into what can be predicted and what cannot."""
-    good = [(position, image) for position, image, _ in rows if image is not None]
-    reasons = {position: reason for position, image, reason in rows if image is None}
-    images = torch.stack([image for _, image in good]) if good else torch.empty(0)
-    return [position for position, _ in good], images, reasons
+def _collate(rows: Sequence[Row]) -> tuple[list[int], torch.Tensor, dict[int, str], list[Size]]:
+    """Part a batch into what can be predicted, with its sizes, and what cannot."""
+    good = [(position, image, size) for position, image, _, size in rows if image is not None]
+    reasons = {position: reason for position, image, reason, _ in rows if image is None}
+    images = torch.stack([image for _, image, _ in good]) if good else torch.empty(0)
+    return [position for position, _, _ in good], images, reasons, [size for _, _, size in good]
+
+
+def _unknown_looks(num_images: int) -> Looks:
+    """Give looks of which nothing is known yet."""
+    return Looks(*(np.full(num_images, np.nan) for _ in range(4)))
+
+
+@torch.inference_mode()
+def _look(
+    looks: Looks | None, positions: Sequence[int], batch: torch.Tensor, sizes: Sequence[Size]
+) -> None:
+    """Note what the images of a batch look like, where that is wanted."""
+    if looks is None:
+        return
+    looks.widths_px[positions], looks.heights_px[positions] = np.array(sizes, dtype=np.float64).T
+    brightness, sharpness = measure_looks(batch)
+    looks.brightness[positions] = brightness.cpu().numpy()
+    looks.sharpness[positions] = sharpness.cpu().numpy()
+
+
+def _fill_in_sizes(outputs: Outputs, samples: Sequence[Sample]) -> None:
+    """Note the sizes that are known from elsewhere."""
+    for position, sample in enumerate(samples):
+        if outputs.looks is not None and sample.size_px is not None:
+            outputs.looks.widths_px[position], outputs.looks.heights_px[position] = sample.size_px
 
 
 @lru_cache(maxsize=1)  # a person who predicts photo after photo has one network

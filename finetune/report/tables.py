@@ -24,11 +24,13 @@ from finetune.errors import FinetuneError
 from finetune.evaluate.figures import ClassFigures
 from finetune.evaluate.result import (
     EvalResult,
+    PredictionSpeed,
     doubt_frame,
     has_answer,
     name_column,
     probability_frame,
 )
+from finetune.evaluate.slices import Slice
 from finetune.model.calibration import Calibration
 from finetune.runtime.files import write_with
 from finetune.types import Outputs
@@ -76,6 +78,8 @@ class MetricsHeader:
         probe: None where no probe was made.
         leaks: By split, how many of its images are also in train; a split not named is null.
         calibration: What was fitted on validation.
+        num_parameters: Of the saved network; None where it is not known.
+        prediction: How fast the figures' images were predicted; None where it was not measured.
     """
 
     run: str
@@ -89,6 +93,8 @@ class MetricsHeader:
     probe: ProbeFigures | None = None
     leaks: Mapping[str, Leaks] = field(default_factory=dict)
     calibration: Calibration = field(default_factory=Calibration)
+    num_parameters: int | None = None
+    prediction: PredictionSpeed | None = None
 
 
 def metrics_document(
@@ -122,11 +128,13 @@ def metrics_document(
         },
         "peak_memory_mib": header.peak_memory_mib,
         "calibration": _fitted_document(header.calibration),
+        "num_parameters": header.num_parameters,
+        "prediction": header.prediction and _speed_document(header.prediction),
     }
 
 
 def write_tables(results: Mapping[str, EvalResult], folder: Path, *, header: MetricsHeader) -> None:
-    """Write `metrics.json`, `per_class.csv`, `confusion_matrix.csv` and `predictions.csv`.
+    """Write `metrics.json` and four tables: classes, confusion, predictions and slices.
 
     Args:
         results: By split, in the order of the tables.
@@ -143,6 +151,7 @@ def write_tables(results: Mapping[str, EvalResult], folder: Path, *, header: Met
         "per_class.csv": [_with_split(result) for result in results.values()],
         "confusion_matrix.csv": [_confusion_table(result) for result in results.values()],
         "predictions.csv": [result.predictions for result in results.values()],
+        "slices.csv": [_slice_table(result) for result in results.values()],
     }
     for name, frames in tables.items():
         _write_lines(folder / name, _csv_lines(frames))
@@ -209,6 +218,16 @@ def _prediction_lines(outputs: Outputs, *, kind: str, top_k: int | None) -> Iter
         yield json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def _speed_document(speed: PredictionSpeed) -> dict[str, object]:
+    """Give how fast images were predicted."""
+    rate = speed.num_images / speed.seconds if speed.seconds > 0 else None
+    return {
+        "num_images": speed.num_images,
+        "seconds": speed.seconds,
+        "images_per_second": rate,
+    }
+
+
 def _split_document(result: EvalResult, *, leaks: Leaks | None) -> dict[str, object]:
     """Give the figures of one split: the contract's in its order, ours beside and behind them."""
     figures = result.figures
@@ -233,6 +252,7 @@ def _split_document(result: EvalResult, *, leaks: Leaks | None) -> dict[str, obj
         "num_near_leaked": leaks and leaks.num_near,
         "warnings": list(figures.warnings),
         "calibration": asdict(result.calibration),
+        "slices": [_slice_document(row) for row in figures.slices],
     }
 
 
@@ -256,6 +276,12 @@ def _class_document(row: ClassFigures) -> dict[str, object]:
     }
 
 
+def _slice_document(row: Slice) -> dict[str, object]:
+    """Give the figures of one slice."""
+    ends = {"accuracy_interval": _ends(row.accuracy_interval), "stands_out": row.stands_out}
+    return {**asdict(row), **ends}
+
+
 def _ends(interval: tuple[float, float] | None) -> list[float] | None:
     """Write an interval as JSON has it."""
     return None if interval is None else list(interval)
@@ -273,6 +299,13 @@ def _confusion_table(result: EvalResult) -> "pd.DataFrame":
     frame = result.confusion.reset_index(drop=True)
     frame.insert(0, "true", list(result.classes), allow_duplicates=True)
     frame.insert(0, "split", result.split, allow_duplicates=True)
+    return frame
+
+
+def _slice_table(result: EvalResult) -> "pd.DataFrame":
+    """Put the split before the table of slices."""
+    frame = result.slices
+    frame.insert(0, "split", result.split)
     return frame
 
 

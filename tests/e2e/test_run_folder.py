@@ -97,6 +97,7 @@ def test_folder_holds_every_file_of_the_contract(make_run: MakeRun) -> None:
         "per_class.csv",
         "confusion_matrix.csv",
         "predictions.csv",
+        "slices.csv",
         "environment.json",
         "model",
         "model/config.json",

@@ -78,9 +78,10 @@ def test_without_a_command_the_help_is_shown(
 
 
 COMMANDS = {
-    "backbones", "cache", "check", "demo", "doctor", "evaluate", "predict", "recipes", "run",
+    "backbones", "cache", "check", "compare", "demo", "doctor", "evaluate", "predict", "recipes",
+    "run",
 }  # fmt: skip
-ABSENT = {"report", "export", "suggest", "compare", "serve", "sweep"}
+ABSENT = {"report", "export", "suggest", "serve", "sweep"}
 
 
 def test_the_help_names_what_exists_and_nothing_else(call: Callable[..., Any]) -> None:

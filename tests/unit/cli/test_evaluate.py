@@ -50,6 +50,7 @@ def test_out_receives_the_tables_and_is_not_overwritten(
     assert call(*arguments).code == 0
     assert sorted(path.name for path in out.iterdir()) == [
         "confusion_matrix.csv", "metrics.json", "per_class.csv", "predictions.csv",
+        "slices.csv",
     ]  # fmt: skip
     again = call(*arguments)
     assert again.code == 1
@@ -74,3 +75,49 @@ def test_photos_of_no_known_class_are_refused(
     answer = call("evaluate", str(made.folder), "--data", str(tmp_path / "photos"))
     assert answer.code == 3
     assert "hint: the model knows blue, green, red\n" in answer.err
+
+
+def test_a_csv_gives_figures_by_size_by_look_and_by_its_further_columns(
+    made: Any, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    data = shutil.copytree(made.data, tmp_path / "photos")
+    rows = [
+        f"{file.relative_to(data).as_posix()},{file.parent.name},{'old' if row % 2 else 'new'}"
+        for row, file in enumerate(sorted(data.rglob("*.png")))
+    ]
+    (data / "photos.csv").write_text("\n".join(["path,label,camera", *rows, ""]))
+    out = tmp_path / "figures"
+    arguments = ("evaluate", str(made.folder), "--data", str(data / "photos.csv"))
+    answer = call(*arguments, "--json", "--out", str(out))
+    slices = json.loads(answer.out)["splits"]["test"]["slices"]
+    # The photos are of one size, which parts nothing.
+    assert [(one["by"], one["num_samples"]) for one in slices] == [
+        *[("brightness", 9)] * 4, *[("sharpness", 9)] * 4, *[("column camera", 18)] * 2,
+    ]  # fmt: skip
+    assert all(one["is_small"] for one in slices)
+    lines = (out / "slices.csv").read_text().splitlines()
+    assert lines[0] == (
+        "split,by,slice,low,high,num_samples,accuracy,accuracy_low,accuracy_high,rest_accuracy,"
+        "is_small,p_value,stands_out"
+    )
+    assert lines[-1].startswith("test,column camera,old,,,18,")
+
+
+def test_a_folder_with_some_known_classes_and_some_others_is_scored_by_the_known(
+    made: Any, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    data = tmp_path / "photos"
+    for name, source in (("red", "red"), ("Blue", "blue"), ("purple", "green")):
+        shutil.copytree(made.data / source, data / name)
+    (data / "read me.png").write_bytes(b"x")
+    answer = call("evaluate", str(made.folder), "--data", str(data), "--json")
+    figures = json.loads(answer.out)["splits"]["test"]
+    assert figures["num_samples"] == 12
+    assert figures["num_unlabelled"] == 24
+    assert figures["per_class"]["blue"]["support"] == 0
+    assert figures["warnings"][:2] == [
+        "1 file stands outside the class folders, left out: read me.png",
+        "2 classes are unknown to the model and not scored: Blue (12 images; is it blue?), "
+        "purple (12 images)",
+    ]
+    assert "2 classes without an image: blue, green" in figures["warnings"]

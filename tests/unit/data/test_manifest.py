@@ -166,3 +166,11 @@ def test_a_csv_that_cannot_be_opened_says_why(folder, monkeypatch):
     (folder / "photos.csv").touch()
     with pytest.raises(DataError, match=r"cannot read .*photos\.csv: permission denied"):
         index_source(folder / "photos.csv")
+
+
+def test_further_columns_are_kept_without_their_empty_values(folder):
+    index = read(folder, "path,Camera,label,note\na.jpg, phone ,one,\nb.jpg,,two,wet\n")
+    assert [sample.extra for sample in index.samples] == [
+        (("camera", "phone"),),
+        (("note", "wet"),),
+    ]

@@ -204,7 +204,7 @@ def test_the_split_is_written_and_read_back(tmp_path):
     write_split(index, tmp_path / "split.csv")
     with (tmp_path / "split.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["path", "label", "split", "group"]
+    assert list(rows[0]) == ["path", "label", "split", "group", "digest"]
     assert rows[0]["group"] == "g, 1"
     read = read_split(tmp_path / "split.csv", tmp_path)
     assert read == {one.name: one.split for one in index.samples}

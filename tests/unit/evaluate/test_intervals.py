@@ -119,14 +119,15 @@ def test_macro_f1_has_an_interval_around_it():
     assert 0.05 < high - low < 0.2
 
 
+@pytest.mark.slow
 def test_macro_f1_holds_the_truth_in_95_of_100_cases():
     generator = np.random.default_rng(0)
     rows = np.full((3, 3), 0.08) + np.eye(3) * 0.76  # every class is right in 84 %
     ends = [
-        macro_f1_interval(generator.multinomial(60, rows), num_resamples=300) for _ in range(300)
+        macro_f1_interval(generator.multinomial(60, rows), num_resamples=400) for _ in range(1_000)
     ]
     share = np.mean([low <= 0.84 <= high for low, high in ends])
-    assert 0.92 <= share <= 0.98  # 300 cases leave the share within 0.025
+    assert 0.93 <= share <= 0.97
 
 
 def test_the_same_seed_gives_the_same_interval_and_another_seed_another():

@@ -147,3 +147,8 @@ def test_the_summary_of_many_classes_lists_the_20_weakest(make_outputs):
     lines = summary.splitlines()
     assert lines[6].split()[0] == "c24"
     assert lines[-1] == "and 5 more classes, none of them weaker"
+
+
+def test_the_curves_are_those_of_the_scored_images(result):
+    assert result.curves.top_k_accuracy == (2 / 3, 1.0)
+    assert [curves.support for curves in result.curves.per_class] == [2, 1]

@@ -17,6 +17,7 @@ from sklearn.metrics import f1_score
 from finetune.data.leaks import Leaks
 from finetune.errors import FinetuneError
 from finetune.evaluate.evaluate import evaluate
+from finetune.evaluate.result import PredictionSpeed
 from finetune.model.calibration import Calibration
 from finetune.report.tables import (
     MetricsHeader,
@@ -61,13 +62,14 @@ def read(path):
         return list(csv.reader(file))
 
 
-def test_the_four_files_are_written_and_nothing_else(results, tmp_path):
+def test_the_five_files_are_written_and_nothing_else(results, tmp_path):
     write_tables(results, tmp_path, header=header_of())
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "confusion_matrix.csv",
         "metrics.json",
         "per_class.csv",
         "predictions.csv",
+        "slices.csv",
     ]
 
 
@@ -82,6 +84,8 @@ def test_metrics_json_has_the_fields_of_the_contract_in_order(results, tmp_path)
         calibration=Calibration(
             temperature=1.25, reject_at_precision=0.9, reasons={"reject_threshold": "too few"}
         ),
+        num_parameters=1_000,
+        prediction=PredictionSpeed(num_images=30, seconds=1.5),
     )
     write_tables(results, tmp_path, header=header)
     document = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
@@ -108,6 +112,8 @@ def test_metrics_json_has_the_fields_of_the_contract_in_order(results, tmp_path)
                 "novelty_neighbour": None,
                 "reasons": {"reject_threshold": "too few"},
             },
+            "num_parameters": 1_000,
+            "prediction": {"num_images": 30, "seconds": 1.5, "images_per_second": 20.0},
         }
     )
 
@@ -135,6 +141,7 @@ def test_a_split_has_the_figures_of_the_contract_in_order_and_ours_beside(result
         "num_near_leaked",
         "warnings",
         "calibration",
+        "slices",
     ]
     assert document["splits"]["val"]["num_leaked"] == 3
     assert document["splits"]["val"]["num_near_leaked"] == 2

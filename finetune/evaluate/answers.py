@@ -1,0 +1,140 @@
+"""What a finished run says of its images, as far as another run can be held against it.
+
+Two runs are compared on the same images alone: the same names, labels and, where the files of the
+runs tell it, contents.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune.data.words import counted
+from finetune.errors import DataError, join_names
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["Cost", "RunAnswers", "aligned", "require_same"]
+
+_SAME_PHOTOS = "evaluate both on the same photos: finetune evaluate RUN --data DIR --out FOLDER"
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a run cost, as far as its files say; None where they do not.
+
+    Attributes:
+        total_seconds: Of the whole run.
+        training_seconds: Of its stages.
+        num_parameters: Of the saved network.
+        peak_memory_mib: Largest resident memory of the run.
+        images_per_second: Predicted while the figures were made, decoding included.
+        model_bytes: Size of the weights file.
+        device: On which all of this was measured.
+    """
+
+    total_seconds: float | None = None
+    training_seconds: float | None = None
+    num_parameters: int | None = None
+    peak_memory_mib: int | None = None
+    images_per_second: float | None = None
+    model_bytes: int | None = None
+    device: str | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunAnswers:
+    """What one run says of the N scored images of one part.
+
+    Attributes:
+        name: How the run is called.
+        split: Name of the part.
+        classes: K names.
+        paths: N names of images, none twice.
+        labels: (N,) int64 indices into the classes.
+        predicted: (N,) int64 indices into the classes.
+        probability: (N,) of the predicted class.
+        digests: Of the N files; None where the run's files do not say.
+        fingerprint: Of all images, labels and parts of the run; None where its files do not say.
+        cost: What it cost.
+    """
+
+    name: str
+    split: str
+    classes: tuple[str, ...]
+    paths: tuple[str, ...]
+    labels: "NDArray[np.int64]"
+    predicted: "NDArray[np.int64]"
+    probability: "NDArray[np.float64]"
+    digests: tuple[str | None, ...] = ()
+    fingerprint: str | None = None
+    cost: Cost = Cost()
+
+
+def require_same(reference: RunAnswers, run: RunAnswers) -> None:
+    """Refuse runs that know other classes or were tested on other images.
+
+    Raises:
+        DataError: Classes, names, labels or contents of the images differ; those that do are named.
+    """
+    pair = (reference.name, run.name)
+    _refuse_differing(pair, "know different classes", reference.classes, run.classes)
+    _refuse_differing(pair, "were tested on different images", reference.paths, run.paths)
+    labels = dict(zip(run.paths, _names(run, run.labels), strict=True))
+    known = zip(reference.paths, _names(reference, reference.labels), strict=True)
+    torn = [f"{path} ({own} and {labels[path]})" for path, own in known if labels[path] != own]
+    if torn:
+        raise DataError(
+            f"{' and '.join(pair)} were tested under different labels: {join_names(torn)}",
+            hint=_SAME_PHOTOS,
+        )
+    contents = dict(zip(run.paths, run.digests, strict=False))
+    changed = [
+        path
+        for path, digest in zip(reference.paths, reference.digests, strict=False)
+        if None not in (digest, contents.get(path)) and digest != contents[path]
+    ]
+    if changed:
+        images = counted(len(changed), "image", "was/were")
+        raise DataError(
+            f"{images} changed between {' and '.join(pair)}: the names are the same, the files "
+            f"are not: {join_names(changed)}",
+            hint=_SAME_PHOTOS,
+        )
+
+
+def _refuse_differing(
+    pair: tuple[str, str], what: str, first: Sequence[str], second: Sequence[str]
+) -> None:
+    """Refuse two runs whose names are not the same ones; say which stand in one alone."""
+    alone = [(pair[0], sorted({*first} - {*second})), (pair[1], sorted({*second} - {*first}))]
+    found = [f"only in {run}: {join_names(names)}" for run, names in alone if names]
+    if found:
+        raise DataError(
+            f"{' and '.join(pair)} {what}; {'; '.join(found)}",
+            hint=f"finetune run --split RUN/split.csv takes the parts of a run; or {_SAME_PHOTOS}",
+        )
+
+
+def aligned(run: RunAnswers, reference: RunAnswers) -> RunAnswers:
+    """Bring images and classes into the order of the reference, by name."""
+    place = {path: row for row, path in enumerate(run.paths)}
+    rows = np.array([place[path] for path in reference.paths], dtype=np.int64)
+    index = {name: number for number, name in enumerate(reference.classes)}
+    number = np.array([index[name] for name in run.classes], dtype=np.int64)
+    return replace(
+        run,
+        classes=reference.classes,
+        paths=reference.paths,
+        labels=number[run.labels[rows]],
+        predicted=number[run.predicted[rows]],
+        probability=run.probability[rows],
+        digests=tuple(run.digests[row] for row in rows) if run.digests else (),
+    )
+
+
+def _names(run: RunAnswers, index: "NDArray[np.int64]") -> list[str]:
+    """Give class names for indices."""
+    return [run.classes[number] for number in index]
