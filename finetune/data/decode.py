@@ -184,6 +184,8 @@ def open_image_file(path: Path) -> Iterator[BinaryIO]:
     Raises:
         UnreadableImageError: It is missing, forbidden, empty, or no regular file.
     """
+    if "\0" in str(path):
+        raise UnreadableImageError("no such file")  # no file's name holds a zero byte
     try:
         mode = path.stat().st_mode
         # Careful: opening a pipe would wait for ever.
@@ -192,7 +194,7 @@ def open_image_file(path: Path) -> Iterator[BinaryIO]:
                 "a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file"
             )
         file = path.open("rb")
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise UnreadableImageError(_os_reason(error)) from error
     with file:
         yield file
@@ -346,8 +348,8 @@ def _damage_reason(error: Exception) -> str:
     return f"{'truncated' if is_cut else 'damaged'}: {text[:120]}"
 
 
-def _os_reason(error: OSError | ValueError) -> str:
+def _os_reason(error: OSError) -> str:
     """Say why a file cannot be opened."""
-    if not isinstance(error, OSError) or isinstance(error, FileNotFoundError):
-        return "no such file"  # a ValueError: the name holds a zero byte, as no file's does
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
     return (error.strerror or type(error).__name__).lower()
