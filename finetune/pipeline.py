@@ -21,6 +21,7 @@ from finetune.model.inference import InferenceOptions, predict_samples
 from finetune.plan import Plan, plan
 from finetune.recipe.load import dump_recipe
 from finetune.report.log import RunLog
+from finetune.report.report import try_report
 from finetune.report.tables import MetricsHeader, ProbeFigures, write_tables
 from finetune.resume import find_interrupted
 from finetune.runtime.allocator import freed_memory_kept
@@ -121,6 +122,7 @@ def run(
     seconds = time.perf_counter() - started
     write_tables(results, folder.path, header=_header(folder, planned, trained, seconds))
     checkpoints.remove()
+    try_report(folder.path, warn=lambda message: tell(Warned(message)))
     chosen = f"stage {trained.chosen.stage}, epoch {trained.chosen.epoch}"
     tell(RunEnded(str(folder.path), str(folder.model), chosen, seconds))
     return Run(folder.path, resolved, bundle, results, planned.index, seconds)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 HEAVY = {
-    "PIL", "accelerate", "albumentations", "cv2", "huggingface_hub", "numpy", "pandas", "pydantic",
+    "PIL", "accelerate", "albumentations", "cv2", "huggingface_hub", "jinja2", "matplotlib",
+    "numpy", "pandas", "pydantic",
     "rich", "ruamel", "scipy", "sklearn", "timm", "torch", "torchvision",
 }  # fmt: skip
 COMMANDS = (
@@ -16,6 +17,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "recipes",
+    "report",
     "check",
     "backbones",
     "cache",

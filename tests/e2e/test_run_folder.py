@@ -102,6 +102,13 @@ def test_folder_holds_every_file_of_the_contract(make_run: MakeRun) -> None:
         "model/config.json",
         "model/model.safetensors",
         "model/finetune.json",
+        "report.html",
+        "plots",
+        *(
+            f"plots/{name}.{kind}"
+            for name in ("class_f1", "confusion_matrix")
+            for kind in ("png", "svg")
+        ),
     }
 
 
