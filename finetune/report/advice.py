@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "Advice", "advise"]
 
 _FEW = 10  # training photos of a class, below which `finetune check` warns
-_SURE = 0.9  # a mistake this sure is more often a wrong label than any other
+_SURE = 0.95  # a mistake this sure is more often a wrong label than any other
 _SHARE_OF_PAIR = 0.2  # of all mistakes: with four classes or more, more than chance gives a pair
 _FEWEST_OF_PAIR = 3  # mistakes: two may be chance
 _FEWEST_CLASSES = 3  # of two classes every mistake is of the one pair
@@ -330,8 +330,8 @@ RULES: tuple[Rule, ...] = (
     leaks,
     nothing_learned,
     no_test,
-    suspects,
     few_training_photos,
+    suspects,
     weak_classes,
     confused_pair,
     few_test_photos,

@@ -54,10 +54,14 @@ _STYLE: dict[Any, Any] = {
     "ytick.labelcolor": COLOURS["ink"],
     "grid.color": COLOURS["grid"],
     "legend.frameon": False,
+    "figure.facecolor": "#ffffff",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "#ffffff",
 }
 _SIZE_INCHES = (5.2, 3.0)  # of one chart: 10 points are readable at the width of a phone
 _DPI = 150
 _MAX_CLASSES = 40  # rows of a chart: more cannot be read
+_NAMED = 0.12  # of the width: the name of a shorter stage runs into the next
 
 
 def draw_losses(epochs: Sequence[Epoch]) -> Figure:
@@ -203,7 +207,9 @@ def _draw_lines(axes: Axes, epochs: Sequence[Epoch], lines: dict[str, list[float
     starts = [place for place in places[1:] if epochs[place - 1].stage != epochs[place - 2].stage]
     for start in starts:
         axes.axvline(start - 0.5, color=COLOURS["muted"], linewidth=0.8, linestyle=":")
-    for start in (1, *starts):
+    for start, end in zip((1, *starts), (*starts, len(epochs) + 1), strict=True):
+        if end - start < _NAMED * len(epochs):
+            continue
         axes.annotate(
             epochs[start - 1].stage[:16],
             (start - 0.5 if start > 1 else start, 1.0),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 __all__ = ["as_percent", "between", "count", "duration"]
 
+_MAX_DIGITS = 5  # float32 knows few shares between 99.99999 % and 100 %
+
 
 def count(number: int) -> str:
     """Write a whole number with separators: 12,345."""
@@ -30,17 +32,19 @@ def duration(seconds: float) -> str:
 def as_percent(share: float | None, digits: int = 1) -> str:
     """Write a share; a dash where it is undefined.
 
-    Only what is all, or nothing, is called 100 % or 0 %: what is nearly so gets more digits.
+    Only what is all, or nothing, is called 100 % or 0 %: nearly all gets more digits.
 
-    >>> as_percent(0.8333), as_percent(1.0), as_percent(0.99999), as_percent(None)
-    ('83.3 %', '100 %', '99.999 %', '-')
+    >>> as_percent(0.8333), as_percent(1.0), as_percent(0.99999), as_percent(1e-6)
+    ('83.3 %', '100 %', '99.999 %', '< 0.1 %')
     """
     if share is None:
         return "-"
     if share in (0.0, 1.0):
         return f"{share:.0%}".replace("%", " %")
     text = f"{100 * share:.{digits}f}"
-    if float(text) in (0.0, 100.0) and digits < 6:
+    if float(text) == 0.0:
+        return f"< {10**-digits} %"
+    if float(text) == 100.0 and digits < _MAX_DIGITS:
         return as_percent(share, digits + 1)
     return f"{text} %"
 

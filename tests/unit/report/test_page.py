@@ -200,7 +200,7 @@ def test_many_classes_and_photos_that_hardly_compress_stay_within_bounds(tmp_pat
     plan = Plan(classes=classes, num_photos=1200, accuracy=0.5)
     run = write_run(tmp_path / "run", plan)
     report = write_report(run)
-    assert report.num_photos == MAX_PHOTOS
+    assert 100 < report.num_photos <= MAX_PHOTOS
     # noise is what a JPEG spends most bytes on; no photo of the page can be larger
     Image.effect_noise((256, 256), 80).save(tmp_path / "noise.jpg")
     photo = read_photos(tmp_path, ["noise.jpg"])["noise.jpg"]
