@@ -128,5 +128,5 @@ def _trust(material: Material) -> str:
     leaked = part.leaks.num_copies + part.leaks.num_near if part.leaks else 0
     if leaked:
         verb = "also stands" if leaked == 1 else "also stand"
-        limits.append(f"{count(leaked)} of them {verb} in the training part")
+        limits.append(f"{count(leaked)} of them {verb} in the training part: expect less")
     return f"Careful: {'; '.join(limits)}." if limits else ""

@@ -105,7 +105,7 @@ def test_the_story_says_what_how_good_and_how_sure(read: Read) -> None:
     )
     low, high = material.main.figures.accuracy_interval
     assert f"expect {100 * low:.1f} to {100 * high:.1f} % (95 % interval)" in second
-    assert third == "Careful: 1 of them also stands in the training part."
+    assert third == "Careful: 1 of them also stands in the training part: expect less."
 
 
 def test_the_model_is_compared_with_the_floor_and_with_the_probe(read: Read) -> None:
