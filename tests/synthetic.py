@@ -132,10 +132,10 @@ def _write_log(folder: RunFolder, plan: Plan) -> None:
     log(Warned("1 file could not be read"))
     log(EpochEnded("head", 1, 0, float("nan"), 0.9, plan.probe, plan.probe, 0.0, 40.0, 8.0, True))
     for epoch in range(1, plan.epochs + 1):
-        rise = 0.3 * (epoch - 1) if plan.is_overfitted else -0.1 * epoch
+        val_loss = 0.8 + 0.3 * (epoch - 1) if plan.is_overfitted else 0.8 / (1 + 0.1 * epoch)
         is_best = epoch == 1 if plan.is_overfitted else True
         score = plan.accuracy - 0.02 * (plan.epochs - epoch)
-        losses = (0.8 / epoch, 0.8 + rise)
+        losses = (0.8 / epoch, val_loss)
         log(EpochEnded("full", epoch, 9 * epoch, *losses, score, score, 1e-4, 12.0, 20.0, is_best))
     log(StageEnded("head", 8.0, "strength C=0.1"))
     log(StageEnded("full", 80.0))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -68,6 +69,7 @@ def render_page(head: Head, sections: Sequence[Section], shots: Iterable[Shot]) 
     )
 
 
+@cache
 def _environment() -> Environment:
     """Set up the templates: everything is escaped, an unknown name is an error."""
     from jinja2 import Environment, PackageLoader, StrictUndefined

@@ -124,8 +124,8 @@ def _figures(material: Material) -> Iterator[tuple[str, Figure]]:
         _draw_classes(figure.subplots(), rows)
     yield "class_f1", figure
     side = 2.0 + 0.3 * min(len(material.classes), _MAX_CLASSES)
-    with _styled(side + 0.5, side) as figure:
-        _draw_confusion(figure, material)
+    with _styled(side, side) as figure:
+        _draw_confusion(figure.subplots(), material)
     yield "confusion_matrix", figure
 
 
@@ -242,8 +242,8 @@ def _draw_classes(axes: Axes, rows: Sequence[ClassFigures]) -> None:
     axes.grid(axis="x")
 
 
-def _draw_confusion(figure: Figure, material: Material) -> None:
-    """Draw the matrix, each row as shares of its class."""
+def _draw_confusion(axes: Axes, material: Material) -> None:
+    """Draw the matrix: numbers of photos, on a shade for their share of the true class."""
     counts = material.main.answers.confusion
     if len(counts) > _MAX_CLASSES:
         chosen = np.sort(np.argsort(-(counts.sum(axis=1) - counts.diagonal()))[:_MAX_CLASSES])
@@ -251,8 +251,7 @@ def _draw_confusion(figure: Figure, material: Material) -> None:
         chosen = np.arange(len(counts))
     shown = counts[np.ix_(chosen, chosen)]
     shares = shown / counts.sum(axis=1)[chosen].clip(1)[:, None]
-    axes = figure.subplots()
-    image = axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
+    axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0)
     names = [material.classes[place][:20] for place in chosen]
     axes.set_xticks(np.arange(len(names)), names, rotation=90)
     axes.set_yticks(np.arange(len(names)), names)
@@ -262,4 +261,3 @@ def _draw_confusion(figure: Figure, material: Material) -> None:
         if number:
             colour = "white" if shares[row, column] > 0.55 else COLOURS["ink"]
             axes.text(column, row, str(number), ha="center", va="center", color=colour, fontsize=7)
-    figure.colorbar(image, label="share of the true class", shrink=0.8)

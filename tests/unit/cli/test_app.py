@@ -44,7 +44,7 @@ USAGE_ERRORS = [
         "--out z.txt must end in .csv or .jsonl",
         "--out z.csv",
     ),
-    (["export", "x"], "finetune has no command export", "finetune --help lists them"),
+    (["sweep", "x"], "finetune has no command sweep", "finetune --help lists them"),
 ]
 
 
