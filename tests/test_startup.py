@@ -88,8 +88,8 @@ def look(event):
     if type(event).__name__ in ("StageEnded", "RunEnded"):
         seen.append({{"matplotlib"}} & set(sys.modules))
 model = {{"backbone": "test_resnet", "pretrained": False}}
-recipe = {{"model": model, "data": {{"path": {str(tiny_folder)!r}}}, "runtime": {{"device": "cpu"}}}}
-run(load_recipe(recipe), out=Path({str(tmp_path / "run")!r}), on_event=look)
+recipe = load_recipe({{"model": model, "data": {{"path": {str(tiny_folder)!r}}}}})
+run(recipe, out=Path({str(tmp_path / "run")!r}), on_event=look)
 assert seen == [set(), {{"matplotlib"}}], seen
 """
     assert "matplotlib" in modules_after(code)
