@@ -20,6 +20,7 @@ from finetune.model.bundle import Bundle, load_bundle, save_bundle
 from finetune.plan import Plan, plan
 from finetune.recipe.load import dump_recipe
 from finetune.report.log import RunLog
+from finetune.report.report import try_report
 from finetune.report.tables import MetricsHeader, ProbeFigures, write_tables
 from finetune.resume import find_interrupted
 from finetune.runtime.allocator import freed_memory_kept
@@ -123,6 +124,7 @@ def run(
     header = replace(_header(folder, bundle, planned, trained, seconds), prediction=speed)
     write_tables(results, folder.path, header=header)
     checkpoints.remove()
+    try_report(folder.path, warn=lambda message: tell(Warned(message)))
     chosen = f"stage {trained.chosen.stage}, epoch {trained.chosen.epoch}"
     tell(RunEnded(str(folder.path), str(folder.model), chosen, seconds))
     return Run(folder.path, resolved, bundle, results, index, seconds)

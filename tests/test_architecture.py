@@ -29,6 +29,8 @@ RULES: list[tuple[Rule, str, str]] = [
     (house.passes_by_a_door, "finetune/pipeline.py", "import typer"),
     (house.passes_by_a_door, "finetune/cli/run.py", "from rich.table import Table"),
     (house.passes_by_a_door, "finetune/train/stages.py", "import peft"),
+    (house.passes_by_a_door, "finetune/report/page.py", "from matplotlib import figure"),
+    (house.passes_by_a_door, "finetune/report/sections.py", "import jinja2"),
     (house.passes_by_a_door, "finetune/model/bundle.py", "from timm import models"),
     (house.passes_by_a_door, "finetune/model/x.py", "def f(t: str) -> str:\n    t.create_model()"),
     (house.passes_by_a_door, "finetune/data/x.py", "from timm.data import create_transform"),

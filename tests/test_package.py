@@ -68,6 +68,14 @@ def test_the_wheel_holds_the_recipes(names: list[str]) -> None:
 
 
 @pytest.mark.slow
+def test_the_wheel_holds_the_templates_of_the_report(names: list[str]) -> None:
+    folder = ROOT / "finetune/report/templates"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert len(files) >= 12
+    assert {path.relative_to(ROOT).as_posix() for path in files} <= set(names)
+
+
+@pytest.mark.slow
 def test_the_wheel_holds_the_starter_weights_within_two_megabytes(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         weights = [

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 HEAVY = {
-    "PIL", "accelerate", "albumentations", "cv2", "huggingface_hub", "numpy", "pandas", "pydantic",
+    "PIL", "accelerate", "albumentations", "cv2", "huggingface_hub", "jinja2", "matplotlib",
+    "numpy", "pandas", "pydantic",
     "rich", "ruamel", "scipy", "sklearn", "timm", "torch", "torchvision",
 }  # fmt: skip
 COMMANDS = (
@@ -16,6 +17,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "recipes",
+    "report",
     "check",
     "backbones",
     "cache",
@@ -73,12 +75,33 @@ def run_probe(data: Path, *more: str) -> str:
 
 
 @pytest.mark.slow
+def test_no_run_waits_for_charts_before_its_training_is_over(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    code = f"""
+import sys
+from pathlib import Path
+from finetune.pipeline import run
+from finetune.recipe.load import load_recipe
+seen = []
+def look(event):
+    if type(event).__name__ in ("StageEnded", "RunEnded"):
+        seen.append({{"matplotlib"}} & set(sys.modules))
+model = {{"backbone": "test_resnet", "pretrained": False}}
+recipe = load_recipe({{"model": model, "data": {{"path": {str(tiny_folder)!r}}}}})
+run(recipe, out=Path({str(tmp_path / "run")!r}), on_event=look)
+assert seen == [set(), {{"matplotlib"}}], seen
+"""
+    assert "matplotlib" in modules_after(code)
+
+
+@pytest.mark.slow
 def test_a_run_of_a_probe_imports_nothing_that_augments_or_compiles(
     tiny_folder: Path, tmp_path: Path
 ) -> None:
     loaded = all_modules_after(run_probe(tiny_folder, "--out", str(tmp_path / "run")))
     assert {"torch", "timm", "sklearn"} <= loaded
-    assert not loaded & {"albumentations", "cv2", "matplotlib", "peft", "transformers"}
+    assert not loaded & {"albumentations", "cv2", "peft", "transformers"}
     assert not loaded & {"sympy", "torch._dynamo", "torch.distributed.tensor"}
 
 

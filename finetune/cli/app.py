@@ -21,6 +21,7 @@ from finetune.cli.evaluate import evaluate
 from finetune.cli.options import Debug
 from finetune.cli.predict import predict
 from finetune.cli.recipes import recipes
+from finetune.cli.report import report
 from finetune.cli.run import run
 from finetune.errors import nearest
 from finetune.version import __version__
@@ -61,6 +62,7 @@ app.command("run", short_help="Fine-tune, test and save.")(run)
 app.command("evaluate", short_help="Figures of a saved model on labelled photos.")(evaluate)
 app.command("compare", short_help="Which of several runs is better, on the same photos.")(compare)
 app.command("predict", short_help="Answers of a saved model for new photos.")(predict)
+app.command("report", short_help="The page of a run, made anew.")(report)
 app.command("check", short_help="What is wrong or odd in a folder of photos.")(check)
 app.command("backbones", short_help="Which networks there are to start from.")(backbones)
 app.command("doctor", short_help="What stands between this machine and a run.")(doctor)

@@ -67,6 +67,7 @@ def _run(folder: Path, screen: Screen) -> DemoResult:
 def _show(result: DemoResult, screen: Screen) -> None:
     """Write the figures of both networks on the same test images, and where everything is."""
     from finetune.cli.render import Column, duration, figure
+    from finetune.report.report import REPORT_NAME
 
     test = result.tuned.results["test"]
     screen.line()
@@ -99,6 +100,8 @@ def _show(result: DemoResult, screen: Screen) -> None:
     screen.line()
     screen.line(f"photos: {result.data}")
     screen.line(f"model:  {folder / 'model'}")
+    if (folder / REPORT_NAME).is_file():
+        screen.line(f"page:   {folder / REPORT_NAME}")
     screen.line(f"tables: {folder / 'metrics.json'}, per_class.csv, predictions.csv beside it")
     screen.line(f"other:  {result.scratch.folder}")
     photos = result.data / "test" / test.classes[0]

@@ -43,7 +43,9 @@ def evaluate(
     ] = "test",
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Write metrics.json and the tables there."),
+        typer.Option(
+            "--out", metavar="DIR", help="Write metrics.json, the tables and report.html there."
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
@@ -67,11 +69,13 @@ def evaluate(
     result = _evaluate(bundle, data, split, screen)
     header = _header(bundle, time.perf_counter() - began)
     if out is not None:
+        from finetune.report.report import write_report
         from finetune.runtime.files import make_folder
 
         make_folder(out)
         write_tables({split: result}, out, header=header)
-        screen.line(f"tables written to {out}")
+        report = write_report(out, data=Path(data))
+        screen.line(f"tables written to {out}, and what they say to {report.path}")
     if json:
         print_json(metrics_document({split: result}, header=header))
     else:

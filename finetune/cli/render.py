@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from finetune.report.words import count, duration
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -228,11 +230,6 @@ def printable(text: str) -> str:
     )
 
 
-def count(number: int) -> str:
-    """Write a whole number with separators: 12,345."""
-    return f"{number:,}"
-
-
 def short_count(number: int) -> str:
     """Write a large number in three digits.
 
@@ -249,23 +246,6 @@ def short_count(number: int) -> str:
 def figure(value: float | None, digits: int = 3) -> str:
     """Write a figure in [0, 1] or a loss; a dash where it is undefined."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    """Write a time as a person says it.
-
-    >>> duration(3.2), duration(200), duration(4000)
-    ('3.2 s', '3 min 20 s', '1 h 07 min')
-    """
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def print_json(document: Any, *, indent: int | None = 1) -> None:

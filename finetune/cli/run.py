@@ -252,6 +252,7 @@ def _show_end(run: Run, screen: Screen) -> None:
     """Write the figures of a finished run, where everything is, and what to do next."""
     from finetune.cli.display import show_result
     from finetune.cli.render import duration
+    from finetune.report.report import REPORT_NAME
 
     screen.line()
     last = list(run.results)[-1:]
@@ -264,4 +265,6 @@ def _show_end(run: Run, screen: Screen) -> None:
     screen.line(f"finished in {duration(run.seconds)}")
     screen.line(f"run:   {run.folder}")
     screen.line(f"model: {run.folder / 'model'}")
+    if (run.folder / REPORT_NAME).is_file():
+        screen.line(f"page:  {run.folder / REPORT_NAME}")
     screen.line(f"next:  finetune predict {folder} photo.jpg", style="bold")

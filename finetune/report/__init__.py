@@ -1,1 +1,1 @@
-"""Results as files: tables and figures that other tools read."""
+"""Results as files: tables that other tools read, and a page for a person."""

@@ -104,6 +104,13 @@ def test_folder_holds_every_file_of_the_contract(make_run: MakeRun) -> None:
         "model/model.safetensors",
         "model/finetune.json",
         "model/novelty.safetensors",
+        "report.html",
+        "plots",
+        *(
+            f"plots/{name}.{kind}"
+            for name in ("class_f1", "confusion_matrix")
+            for kind in ("png", "svg")
+        ),
     }
 
 

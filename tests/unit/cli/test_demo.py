@@ -22,6 +22,7 @@ def test_the_demo_ends_with_the_figures_of_both_networks(
     assert lines[3].startswith("  fine-tuned from the starter  ")
     assert lines[4].startswith("  the same from scratch  ")
     assert f"model:  {folder / 'tuned' / 'model'}" in lines
+    assert f"page:   {folder / 'tuned' / 'report.html'}" in lines
     assert (folder / "tuned" / "metrics.json").is_file()
     figures = {
         name: json.loads((folder / name / "metrics.json").read_text())["splits"]["test"]

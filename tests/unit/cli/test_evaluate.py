@@ -49,8 +49,8 @@ def test_out_receives_the_tables_and_is_not_overwritten(
     arguments = ("evaluate", str(made.folder), "--data", str(made.data), "--out", str(out))
     assert call(*arguments).code == 0
     assert sorted(path.name for path in out.iterdir()) == [
-        "confusion_matrix.csv", "metrics.json", "per_class.csv", "predictions.csv",
-        "slices.csv",
+        "confusion_matrix.csv", "metrics.json", "per_class.csv", "plots", "predictions.csv",
+        "report.html", "slices.csv",
     ]  # fmt: skip
     again = call(*arguments)
     assert again.code == 1

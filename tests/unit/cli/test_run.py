@@ -21,9 +21,10 @@ def test_a_run_ends_with_its_figures_its_path_and_what_is_next(made: Any) -> Non
     assert any(re.fullmatch(r"test: \d+ images", line) for line in lines)
     assert "  class  precision  recall  95 %             F1  images" in lines
     assert [line.split()[0] for line in lines if line.startswith("  green")] == ["green"]
-    assert lines[-3:] == [
+    assert lines[-4:] == [
         f"run:   {made.folder}",
         f"model: {made.folder / 'model'}",
+        f"page:  {made.folder / 'report.html'}",
         f"next:  finetune predict {made.folder} photo.jpg",
     ]
 

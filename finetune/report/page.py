@@ -1,0 +1,118 @@
+"""From sections to one HTML file that needs nothing else: no network, no other file.
+
+The only file that imports Jinja2. Every value is escaped unless this package made its markup. The
+content policy allows the style and the script of the page by their digests, and nothing else: what
+came in by a name could not run even if it were not escaped.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from finetune.report.plots import COLOURS
+from finetune.report.sections import Section, Shot
+from finetune.report.words import as_percent, between, count, duration
+from finetune.version import __version__
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["Head", "render_page"]
+
+_TEMPLATES = files("finetune.report") / "templates"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What a page is called.
+
+    Attributes:
+        title: Of the page and of its tab.
+        subtitle: A few words below it.
+    """
+
+    title: str
+    subtitle: str
+
+
+def render_page(head: Head, sections: Sequence[Section], shots: Iterable[Shot]) -> str:
+    """Write a page.
+
+    Args:
+        head: What it is called.
+        sections: In their order; the first is what a person reads first.
+        shots: The photos that the sections refer to, each of which is embedded once.
+
+    Returns:
+        HTML; the same values give the same text.
+    """
+    environment = _environment()
+    style = environment.get_template("page.css").render(colours=COLOURS)
+    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    shown = list(shots)
+    return environment.get_template("page.html").render(
+        head=head,
+        sections=sections,
+        shots=shown,
+        details={shot.key: _details(shot) for shot in shown},
+        style=_trusted(style),
+        script=_trusted(script),
+        style_digest=_digest(style),
+        script_digest=_digest(script),
+        version=__version__,
+    )
+
+
+@cache
+def _environment() -> Environment:
+    """Set up the templates: everything is escaped, an unknown name is an error."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("finetune.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "percent": as_percent,
+        "between": between,
+        "count": count,
+        "duration": duration,
+        "trusted": _trusted,
+    }
+    return environment
+
+
+def _trusted(markup: str) -> Any:
+    """Mark what this package wrote as markup."""
+    from markupsafe import Markup
+
+    return Markup(markup)
+
+
+def _digest(text: str) -> str:
+    """Give the digest by which a content policy knows a style or a script."""
+    return "sha256-" + b64encode(sha256(text.encode()).digest()).decode("ascii")
+
+
+def _details(shot: Shot) -> dict[str, object]:
+    """Give what the page shows of a photo when it is opened."""
+    return {
+        "name": shot.photo.name,
+        "label": shot.label,
+        "predicted": shot.predicted,
+        "own": as_percent(shot.own),
+        "likeliest": [[name, share, as_percent(share)] for name, share in shot.likeliest],
+        "width": shot.photo.width,
+        "height": shot.photo.height,
+        "reason": shot.photo.reason,
+    }

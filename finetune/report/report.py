@@ -1,0 +1,98 @@
+"""The report of a run: `report.html` and its charts, made from the files of the run alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetune.errors import DataError, FinetuneError
+from finetune.report.gallery import choose_photos
+from finetune.report.material import Material, read_material
+from finetune.report.photos import photo_root, read_photos
+from finetune.runtime.files import write_with
+
+__all__ = ["REPORT_NAME", "Report", "try_report", "write_report"]
+
+REPORT_NAME = "report.html"
+_PLOTS = "plots"
+# What drawing and rendering were seen to raise where a library is damaged or no memory is left.
+_FAILURES = (
+    *(ArithmeticError, AttributeError, ImportError, LookupError, MemoryError),
+    *(OSError, RuntimeError, TypeError, ValueError),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A report that was written.
+
+    Attributes:
+        path: The page.
+        num_photos: Photos that it shows or would show.
+        num_missing: Those of which there is no picture.
+        reason: Why the first of these is missing; empty where none is.
+    """
+
+    path: Path
+    num_photos: int
+    num_missing: int
+    reason: str = ""
+
+
+def write_report(folder: Path, *, data: Path | None = None) -> Report:
+    """Write `report.html` and `plots/` into the folder of a run or an evaluation.
+
+    Args:
+        folder: Where its files stand; what they say is all that the report says.
+        data: Folder or CSV of the photos; None takes what the recipe names.
+
+    Raises:
+        FinetuneError: It is no such folder, a file is damaged, or the page cannot be written.
+        DataError: `data` does not exist.
+    """
+    from finetune.report.plots import write_plots
+
+    if data is not None and not data.exists():
+        raise DataError(f"{data} does not exist", hint="name the folder or CSV of the photos")
+    material = read_material(folder)
+    report, text = _make_page(material, data)
+    # What is no valid text of a file name stands in tables as \udcXX, and so it does here.
+    write_with(report.path, lambda to: to.write_bytes(text.encode("utf-8", "backslashreplace")))
+    write_plots(material, folder / _PLOTS)
+    return report
+
+
+def try_report(folder: Path, *, warn: Callable[[str], None]) -> Report | None:
+    """Write the report at the end of a run, which is not lost where that fails.
+
+    Args:
+        folder: The run folder.
+        warn: Told why there is no report.
+    """
+    try:
+        return write_report(folder)
+    except FinetuneError as error:
+        reason = error.message
+    except _FAILURES as error:
+        reason = f"{type(error).__name__}: {error}"
+    warn(f"no {REPORT_NAME}: {reason}; the run is complete, try finetune report {folder}")
+    return None
+
+
+def _make_page(material: Material, data: Path | None) -> tuple[Report, str]:
+    """Make the page of a run."""
+    from finetune.report.page import Head, render_page
+    from finetune.report.sections import Source, build_sections
+
+    gallery = choose_photos(material.main.answers)
+    source_path = data or material.data
+    names = [material.main.answers.names[place] for place in gallery.photos]
+    photos = read_photos(photo_root(source_path) if source_path else None, names)
+    source = Source.of(material, gallery, photos)
+    kind = "Run" if material.is_run else "Evaluation of"
+    head = Head(f"{kind} {material.name}", f"{material.backbone} · {len(material.classes)} classes")
+    text = render_page(head, build_sections(source), source.shots.values())
+    missing = [photo.reason for photo in photos.values() if photo.uri is None]
+    path = material.folder / REPORT_NAME
+    return Report(path, len(photos), len(missing), next(iter(missing), "")), text

@@ -1,0 +1,61 @@
+"""Figures as a person reads them: the same in the terminal and on the page."""
+
+from __future__ import annotations
+
+__all__ = ["as_percent", "between", "count", "duration"]
+
+_MAX_DIGITS = 5  # float32 knows few shares between 99.99999 % and 100 %
+
+
+def count(number: int) -> str:
+    """Write a whole number with separators: 12,345."""
+    return f"{number:,}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as a person says it.
+
+    >>> duration(3.2), duration(200), duration(4000)
+    ('3.2 s', '3 min 20 s', '1 h 07 min')
+    """
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def as_percent(share: float | None, digits: int = 1) -> str:
+    """Write a share; a dash where it is undefined.
+
+    Only what is all, or nothing, is called 100 % or 0 %: nearly all gets more digits.
+
+    >>> as_percent(0.8333), as_percent(1.0), as_percent(0.99999), as_percent(1e-6)
+    ('83.3 %', '100 %', '99.999 %', '< 0.1 %')
+    """
+    if share is None:
+        return "-"
+    if share in (0.0, 1.0):
+        return f"{share:.0%}".replace("%", " %")
+    text = f"{100 * share:.{digits}f}"
+    if float(text) == 0.0:
+        return f"< {10**-digits} %"
+    if float(text) == 100.0 and digits < _MAX_DIGITS:
+        return as_percent(share, digits + 1)
+    return f"{text} %"
+
+
+def between(interval: tuple[float, float] | None) -> str:
+    """Write the ends of an interval of a share.
+
+    >>> between((0.725, 0.9166)), between(None)
+    ('72.5 to 91.7 %', '-')
+    """
+    if interval is None:
+        return "-"
+    low, high = (as_percent(end) for end in interval)
+    return f"{low.removesuffix(' %')} to {high}"

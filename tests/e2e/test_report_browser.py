@@ -1,0 +1,184 @@
+"""The page in a browser: by mouse and keyboard, on a phone and on paper, without a network."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from synthetic import Plan, write_run
+
+from finetune.report.report import write_report
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
+
+pytestmark = pytest.mark.slow
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PHONE, DESK = 360, 1440  # pixels of width
+CLASSES = ("ants", "bees", "<img src=x onerror=alert(1)>")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"none of {', '.join(BROWSERS)} is installed")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("report")
+    plan = Plan(classes=CLASSES, num_photos=90, accuracy=0.7, num_leaked=2)
+    run = write_run(folder / "run-001", plan, data=folder / "photos")
+    return write_report(run).path.as_uri()
+
+
+@pytest.fixture
+def open_page(browser: Any, address: str) -> Iterator[Any]:
+    """A function (width, scheme) -> the page; nothing may go wrong while it is open."""
+    contexts, said, asked = [], [], []
+
+    def make(width: int = DESK, scheme: str = "light", **more: Any) -> Any:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, **more
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("dialog", lambda dialog: said.append(f"dialog: {dialog.message}"))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address)
+        return page
+
+    yield make
+    for context in contexts:
+        context.close()
+    assert said == []
+    assert [url for url in asked if not url.startswith(("file://", "data:image/jpeg"))] == []
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_the_page_is_no_wider_than_the_screen(open_page: Any, width: int) -> None:
+    page = open_page(width)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.title() == "Run run-001 - finetune"
+
+
+def grave_faults(page: Any, context: str | None = None) -> list[tuple[str, list[str]]]:
+    """Name what axe-core finds serious or critical, each with the elements."""
+    found = axe.Axe().run(page, context=context).response["violations"]
+    return [
+        (each["id"], [node["html"] for node in each["nodes"]][:3])
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_no_serious_fault_of_access(open_page: Any, width: int, scheme: str) -> None:
+    page = open_page(width, scheme, bypass_csp=True)  # for axe's script, not for the page's
+    page.get_by_text("Every epoch as a table").click()
+    page.locator(".matrix .wrong a").first.click()
+    assert grave_faults(page) == []
+    page.locator("#photos .open").first.click()
+    assert grave_faults(page, "dialog") == []
+
+
+def test_a_number_of_the_matrix_leads_to_its_photos(open_page: Any) -> None:
+    page = open_page()
+    number = page.locator(".matrix .wrong a").first
+    words = number.get_attribute("aria-label")
+    cell = page.locator(number.get_attribute("href"))
+    assert not cell.is_visible()
+    number.click()
+    assert cell.is_visible()
+    assert re.match(r"\d+", words)[0] in cell.locator("h3").inner_text()
+    assert cell.evaluate("element => element === document.activeElement")
+
+
+def test_the_matrix_is_reached_and_opened_by_keyboard(open_page: Any) -> None:
+    page = open_page()
+    page.locator(".matrix .wrong a").first.focus()
+    page.keyboard.press("Enter")
+    page.locator(".cell:target").wait_for(state="visible")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Back to the matrix"
+
+
+def test_a_heading_sorts_the_table_both_ways(open_page: Any) -> None:
+    page = open_page()
+    heading = page.locator("#classes th", has_text="photos").first
+    recall = page.locator("#classes th", has_text="recall").first
+
+    def column(index: int) -> list[float]:
+        cells = page.locator(f"#classes tbody tr td:nth-child({index})")
+        return [float(cell.get_attribute("data-value")) for cell in cells.all()]
+
+    assert column(2) == sorted(column(2))
+    recall.get_by_role("button").click()
+    assert recall.get_attribute("aria-sort") == "ascending"
+    assert column(4) == sorted(column(4))
+    recall.get_by_role("button").press("Enter")
+    assert recall.get_attribute("aria-sort") == "descending"
+    assert column(4) == sorted(column(4), reverse=True)
+    assert heading.get_attribute("aria-sort") is None
+
+
+def test_a_mistake_opens_and_others_are_a_step_away(open_page: Any) -> None:
+    page = open_page()
+    page.locator("#photos .open").first.click()
+    viewer = page.get_by_role("dialog")
+    assert viewer.locator("caption").inner_text().startswith("What the model says; labelled ")
+    first = viewer.locator(".files").inner_text()
+    assert "(1 of " in first
+    page.keyboard.press("ArrowRight")
+    assert "(2 of " in viewer.locator(".files").inner_text()
+    viewer.get_by_role("button", name="Previous").click()
+    assert viewer.locator(".files").inner_text() == first
+    page.keyboard.press("Escape")
+    assert not viewer.is_visible()
+
+
+def test_the_theme_follows_the_system_until_it_is_switched(open_page: Any) -> None:
+    page = open_page(scheme="dark")
+    colour = "getComputedStyle(document.body).backgroundColor"
+    dark = page.evaluate(colour)
+    page.get_by_role("button", name="Light").click()
+    assert page.evaluate(colour) == "rgb(255, 255, 255)" != dark
+    page.get_by_role("button", name="Dark").click()
+    assert page.evaluate(colour) == dark
+
+
+def test_everything_can_be_read_without_the_script(open_page: Any) -> None:
+    page = open_page(java_script_enabled=False)
+    number = page.locator(".matrix .wrong a").first
+    number.click()
+    assert page.locator(number.get_attribute("href")).is_visible()
+    assert page.locator("#photos .card").count() > 10
+
+
+def test_the_page_prints(open_page: Any, tmp_path: Path) -> None:
+    page = open_page()
+    page.pdf(path=tmp_path / "report.pdf", format="A4")
+    printed = (tmp_path / "report.pdf").read_bytes()
+    assert printed.startswith(b"%PDF")
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 20

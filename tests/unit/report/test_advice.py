@@ -1,0 +1,115 @@
+"""Advice follows from the figures, says them, and is silent where they are silent."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+import pytest
+
+from finetune.report.advice import RULES, advise
+from finetune.report.story import compare, tell
+
+Read = Callable[..., Any]
+
+
+def kinds(read: Read, **values: object) -> set[str]:
+    """Name the rules that have something to say of a run."""
+    return {advice.kind for advice in advise(*read(**values))}
+
+
+def one(read: Read, kind: str, **values: object) -> Any:
+    """Give what one rule says."""
+    (found,) = [advice for advice in advise(*read(**values)) if advice.kind == kind]
+    return found
+
+
+# Each rule with a run that it speaks of, and one of which it says nothing.
+CASES: list[tuple[str, dict[str, object], dict[str, object]]] = [
+    ("leaks", {"num_leaked": 3}, {}),
+    ("nothing_learned", {"accuracy": 0.3}, {}),
+    ("no_test", {"has_test": False}, {}),
+    ("suspects", {"accuracy": 0.7, "num_photos": 120}, {"accuracy": 1.0}),
+    ("few_training_photos", {"num_train": 9}, {"num_train": 10}),
+    ("few_test_photos", {"num_photos": 30}, {"num_photos": 600}),
+    ("learned_by_heart", {"is_overfitted": True}, {}),
+    ("still_learning", {"epochs": 5}, {"is_overfitted": True}),
+    ("probe_is_enough", {"probe": 0.99}, {"probe": 0.3}),
+    ("unsure_probabilities", {"accuracy": 0.4, "num_photos": 300}, {"num_photos": 60}),
+]
+
+
+@pytest.mark.parametrize(("kind", "speaks", "silent"), CASES, ids=[case[0] for case in CASES])
+def test_a_rule_speaks_where_the_figures_do(
+    read: Read, kind: str, speaks: dict[str, object], silent: dict[str, object]
+) -> None:
+    assert kind in kinds(read, **speaks)
+    assert kind not in kinds(read, **silent)
+
+
+def test_every_rule_is_known_by_the_kind_that_it_gives() -> None:
+    untested = {rule.__name__ for rule in RULES} - {case[0] for case in CASES}
+    assert untested == {"weak_classes", "confused_pair", "left_out", "use_it"}
+
+
+def test_a_leak_is_told_with_its_number_and_what_to_type(read: Read) -> None:
+    advice = one(read, "leaks", num_leaked=3)
+    assert advice.reason.startswith("3 of 60 test photos, or the pictures they show, were also")
+    assert "--exclude findings.csv" in advice.command
+
+
+def test_a_class_below_the_accuracy_by_more_than_chance_is_weak(read: Read) -> None:
+    material, gallery = read(num_photos=300, accuracy=1.0)
+    part = material.main
+    first, *others = part.figures.per_class
+    weak = replace(first, recall=0.3, recall_interval=(0.2, 0.4))
+    part = replace(part, figures=replace(part.figures, per_class=(weak, *others)))
+    given = advise(replace(material, parts={"test": part}), gallery)
+    (advice,) = [advice for advice in given if advice.kind == "weak_classes"]
+    assert advice.title == "Help 1 weak class"
+    assert advice.reason.startswith("Photos found of ants (30 of 100): below the accuracy of 100 %")
+
+
+def test_the_pair_that_makes_most_mistakes_is_named(read: Read) -> None:
+    advice = one(read, "confused_pair", accuracy=0.7)
+    assert advice.title == "Tell ants and bees apart"
+    assert advice.reason == "They are taken for each other in 8 of 18 mistakes."
+
+
+def test_two_classes_are_no_confused_pair(read: Read) -> None:
+    assert "confused_pair" not in kinds(read, classes=("ants", "bees"), accuracy=0.6)
+
+
+def test_enough_photos_are_said_as_a_number(read: Read) -> None:
+    advice = one(read, "few_test_photos", num_photos=30)
+    assert advice.reason == (
+        "From 30 photos the accuracy is only known to lie between 52.1 % and 83.3 %; about 330 "
+        "would tell it to within 5 points."
+    )
+
+
+def test_an_evaluation_gives_no_advice_on_training(read: Read) -> None:
+    material, gallery = read(accuracy=0.9)
+    bare = replace(material, epochs=(), recipe=None, data=None)
+    course = replace(bare.course, counts=MappingProxyType({}), left_out=())
+    given = {one.kind for one in advise(replace(bare, course=course), gallery)}
+    assert not given & {"use_it", "still_learning", "few_training_photos", "left_out"}
+
+
+def test_the_story_says_what_how_good_and_how_sure(read: Read) -> None:
+    material, _ = read(num_leaked=1)
+    first, second, third = tell(material)
+    assert first == (
+        "test_resnet learned to tell 3 classes apart from 90 photos in photos by the recipe "
+        "invented in 1 min 30 s."
+    )
+    low, high = material.main.figures.accuracy_interval
+    assert f"expect {100 * low:.1f} to {100 * high:.1f} % (95 % interval)" in second
+    assert third == "Careful: 1 of them also stands in the training part: expect less."
+
+
+def test_the_model_is_compared_with_the_floor_and_with_the_probe(read: Read) -> None:
+    floor, probe = compare(read(probe=0.6)[0])
+    assert floor.name == "always answering “ants”"
+    assert floor.accuracy == pytest.approx(1 / 3)
+    assert (probe.accuracy, probe.part) == (0.6, "val")
