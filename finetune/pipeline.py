@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.data.leaks import count_leaks
 from finetune.data.prepare import fingerprint
 from finetune.data.split import write_split
-from finetune.evaluate.parts import evaluate_parts
+from finetune.evaluate.parts import Evaluated, evaluate_parts
 from finetune.model.bundle import Bundle, load_bundle, save_bundle
 from finetune.plan import Plan, plan
 from finetune.recipe.load import dump_recipe
@@ -116,18 +116,15 @@ def run(
         _write_beginning(folder, planned)
     checkpoints = _checkpoints(folder, resolved, tell)
     trained = _train(planned, checkpoints, tell)
-    saved, index = _save(folder, planned), planned.index
-    bundle, results, speed = evaluate_parts(
-        saved, index, resolved, kept=planned.kept, on_event=tell
-    )
+    bundle, index = _save(folder, planned), planned.index
+    evaluated = evaluate_parts(bundle, index, resolved, kept=planned.kept, on_event=tell)
     seconds = time.perf_counter() - started
-    header = replace(_header(folder, bundle, planned, trained, seconds), prediction=speed)
-    write_tables(results, folder.path, header=header)
+    header = _header(folder, planned, trained, evaluated, seconds)
+    write_tables(evaluated.results, folder.path, header=header)
     checkpoints.remove()
     try_report(folder.path, warn=lambda message: tell(Warned(message)))
-    chosen = f"stage {trained.chosen.stage}, epoch {trained.chosen.epoch}"
-    tell(RunEnded(str(folder.path), str(folder.model), chosen, seconds))
-    return Run(folder.path, resolved, bundle, results, index, seconds)
+    tell(RunEnded(str(folder.path), str(folder.model), _origin(trained), seconds))
+    return Run(folder.path, resolved, evaluated.bundle, evaluated.results, index, seconds)
 
 
 def _write_beginning(folder: RunFolder, planned: Plan) -> None:
@@ -171,6 +168,11 @@ def _train(planned: Plan, checkpoints: Checkpoints, tell: OnEvent) -> TrainResul
     )
 
 
+def _origin(trained: TrainResult) -> str:
+    """Say where the weights come from that were kept."""
+    return f"stage {trained.chosen.stage}, epoch {trained.chosen.epoch}"
+
+
 def _save(folder: RunFolder, planned: Plan) -> Bundle:
     """Save the model, and load it again: what is tested is what was saved."""
     recipe, model = planned.recipe, planned.model
@@ -186,7 +188,7 @@ def _save(folder: RunFolder, planned: Plan) -> Bundle:
 
 
 def _header(
-    folder: RunFolder, bundle: Bundle, planned: Plan, trained: TrainResult, seconds: float
+    folder: RunFolder, planned: Plan, trained: TrainResult, evaluated: Evaluated, seconds: float
 ) -> MetricsHeader:
     """Gather what `metrics.json` says beside the figures."""
     return MetricsHeader(
@@ -201,5 +203,6 @@ def _header(
         num_parameters=sum(values.numel() for values in planned.model.network.parameters()),
         probe=trained.probe and ProbeFigures(*trained.probe),
         leaks={split: count_leaks(planned.index, split) for split in ("val", "test")},
-        calibration=bundle.calibration,
+        calibration=evaluated.bundle.calibration,
+        prediction=evaluated.speed,
     )

@@ -15,7 +15,7 @@ from finetune.report.log import RunLog
 from finetune.report.tables import MetricsHeader, ProbeFigures, write_tables
 from finetune.runtime.folder import RunFolder
 from finetune.train.events import DataFound, EpochEnded, StageEnded, Warned
-from finetune.types import LeftOut, Outputs
+from finetune.types import LeftOut, Looks, Outputs
 
 __all__ = ["Plan", "write_photos", "write_run"]
 
@@ -92,7 +92,9 @@ def make_outputs(plan: Plan, part: str, names: Sequence[str] = ()) -> Outputs:
     probs[rows, best], probs[rows, wanted] = probs[rows, wanted], probs[rows, best]
     made_up = [f"{part}/{number // 1000}/photo {number}.jpg" for number in range(number)]
     given = [*names, *made_up[len(names) :]]
-    return Outputs(tuple(given), labels.astype(np.int64), probs, tuple(plan.classes))
+    looks = Looks(*np.random.default_rng(1).uniform(50, 200, (4, number)))
+    classes = tuple(plan.classes)
+    return Outputs(tuple(given), labels.astype(np.int64), probs, classes, looks=looks)
 
 
 def write_photos(data: Path, names: Sequence[str], *, side_px: int = 64) -> None:

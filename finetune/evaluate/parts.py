@@ -30,7 +30,22 @@ if TYPE_CHECKING:
     from finetune.train.events import OnEvent
     from finetune.types import Index, Outputs, Split
 
-__all__ = ["evaluate_parts"]
+__all__ = ["Evaluated", "evaluate_parts"]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What the parts gave.
+
+    Attributes:
+        bundle: The model with all that was fitted.
+        results: Figures by split, `val` before `test`.
+        speed: How fast their images were predicted.
+    """
+
+    bundle: Bundle
+    results: dict[str, EvalResult]
+    speed: PredictionSpeed
 
 
 def evaluate_parts(
@@ -40,7 +55,7 @@ def evaluate_parts(
     *,
     kept: KeptViews | None = None,
     on_event: OnEvent,
-) -> tuple[Bundle, dict[str, EvalResult], PredictionSpeed]:
+) -> Evaluated:
     """Predict validation, fit on it what the recipe asks for, save that, and predict the test part.
 
     Args:
@@ -49,10 +64,6 @@ def evaluate_parts(
         recipe: What to fit, and how prediction runs.
         kept: Has what evaluation sees of some images already.
         on_event: Receives how far it is.
-
-    Returns:
-        The model with all that was fitted, the figures by split, `val` before `test`, and how fast
-        their images were predicted.
     """
     work = _Work(index, recipe, _options(recipe), kept, on_event)
     results, speeds = {}, []
@@ -70,7 +81,7 @@ def evaluate_parts(
         outputs, speed = work.predict(bundle, "test")
         speeds.append(speed)
         results["test"] = work.score(outputs, "test")
-    return bundle, results, _total(speeds)
+    return Evaluated(bundle, results, _total(speeds))
 
 
 @dataclass(frozen=True, slots=True)

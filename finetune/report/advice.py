@@ -190,6 +190,26 @@ def weak_classes(material: Material, gallery: Gallery) -> Advice | None:
     )
 
 
+def weak_slices(material: Material, gallery: Gallery) -> Advice | None:
+    """Photos of one kind that are answered worse than the rest are what to collect."""
+    rows = material.main.document.get("slices") or ()
+    worse = sorted((row for row in rows if row["stands_out"]), key=lambda row: row["accuracy"])
+    if not worse:
+        return None
+    named = [
+        f"{row['name']} by {row['by']} ({as_percent(row['accuracy'])} right, all others "
+        f"{as_percent(row['rest_accuracy'])})"
+        for row in worse
+    ]
+    return Advice(
+        "weak_slices",
+        f"See to {counted(len(worse), 'kind')} of photos",
+        f"Answered worse than the others, and not by chance: {join_names(named)}.",
+        "Where such photos will be asked about, add training photos of that kind; where they will "
+        "not, leave them out of the figures.",
+    )
+
+
 def confused_pair(material: Material, gallery: Gallery) -> Advice | None:
     """Two classes that make up many of the mistakes deserve a look of their own."""
     mistakes = int(material.main.answers.is_mistake.sum())
@@ -333,6 +353,7 @@ RULES: tuple[Rule, ...] = (
     few_training_photos,
     suspects,
     weak_classes,
+    weak_slices,
     confused_pair,
     few_test_photos,
     learned_by_heart,

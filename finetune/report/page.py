@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from finetune.report.plots import COLOURS
-from finetune.report.sections import Section, Shot
+from finetune.report.source import Section, Shot
 from finetune.report.words import as_percent, between, count, duration
 from finetune.version import __version__
 

@@ -7,7 +7,7 @@ No global state of it is touched. Equal figures give a chart that is equal byte 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import BytesIO
@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
     from finetune.evaluate.figures import ClassFigures
 
-__all__ = ["COLOURS", "draw_losses", "draw_scores", "svg_of", "write_plots"]
+__all__ = [
+    "COLOURS",
+    "draw_coverage",
+    "draw_losses",
+    "draw_reliability",
+    "draw_scores",
+    "svg_of",
+    "write_plots",
+]
 
 # What a chart is drawn in, on white; the page replaces them by its own, light or dark. Chosen from
 # the palette of Okabe and Ito, which people with any colour vision tell apart.
@@ -78,6 +86,28 @@ def draw_scores(epochs: Sequence[Epoch]) -> Figure:
     return figure
 
 
+def draw_reliability(bins: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw how often answers are right against how sure they are, by bins of confidence.
+
+    Args:
+        bins: As `reliability` in `metrics.json` has them.
+    """
+    with _styled() as figure:
+        _draw_reliability(figure.subplots(), bins)
+    return figure
+
+
+def draw_coverage(points: Sequence[Mapping[str, Any]]) -> Figure:
+    """Draw the accuracy of the most confident answers against their share of all.
+
+    Args:
+        points: As `coverage_accuracy` in `metrics.json` has them.
+    """
+    with _styled() as figure:
+        _draw_coverage(figure.subplots(), points)
+    return figure
+
+
 def svg_of(figure: Figure) -> bytes:
     """Give a figure as an SVG file; the same figure gives the same bytes."""
     stream = BytesIO()
@@ -123,6 +153,13 @@ def _figures(material: Material) -> Iterator[tuple[str, Figure]]:
     with _styled(_SIZE_INCHES[0], 1.0 + 0.25 * len(rows)) as figure:
         _draw_classes(figure.subplots(), rows)
     yield "class_f1", figure
+    doubt = material.main.document.get("calibration")
+    if doubt:
+        with _styled(2 * _SIZE_INCHES[0], _SIZE_INCHES[1]) as figure:
+            left, right = figure.subplots(1, 2)
+            _draw_reliability(left, doubt["reliability"])
+            _draw_coverage(right, doubt["coverage_accuracy"])
+        yield "calibration", figure
     side = 2.0 + 0.3 * min(len(material.classes), _MAX_CLASSES)
     with _styled(side, side) as figure:
         _draw_confusion(figure.subplots(), material)
@@ -223,6 +260,54 @@ def _draw_lines(axes: Axes, epochs: Sequence[Epoch], lines: dict[str, list[float
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(axis="y")
     axes.legend(loc="best")
+
+
+def _draw_reliability(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
+    """Draw accuracy over confidence into axes; the area of a point is its number of photos."""
+    full = [one for one in bins if one["num_samples"]]
+    confidence = np.array([one["confidence"] for one in full])
+    accuracy = np.array([one["accuracy"] for one in full])
+    numbers = np.array([one["num_samples"] for one in full], dtype=float)
+    axes.plot([0, 1], [0, 1], ":", color=COLOURS["muted"], label="honest")
+    axes.plot(confidence, accuracy, "-", color=COLOURS["one"], linewidth=1.0)
+    axes.scatter(
+        confidence,
+        accuracy,
+        s=12 + 108 * numbers / numbers.max(initial=1.0),
+        color=COLOURS["one"],
+        label="photos, by number",
+    )
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("share that is right")
+    _as_shares(axes, (axes.xaxis, axes.yaxis))
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.04, 1.04)
+    axes.legend(loc="upper left")
+
+
+def _draw_coverage(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
+    """Draw accuracy over the share that is answered into axes."""
+    axes.plot(
+        [point["coverage"] for point in points],
+        [point["accuracy"] for point in points],
+        "-",
+        color=COLOURS["one"],
+        marker="o" if len(points) <= 20 else "",
+        markersize=4,
+    )
+    axes.set_xlabel("photos answered, the surest first")
+    axes.set_ylabel("share of them that is right")
+    _as_shares(axes, (axes.xaxis, axes.yaxis))
+    axes.set_xlim(0.0, 1.02)
+
+
+def _as_shares(axes: Axes, sides: Sequence[Any]) -> None:
+    """Write ticks in percent, over a grid."""
+    from matplotlib.ticker import PercentFormatter
+
+    for side in sides:
+        side.set_major_formatter(PercentFormatter(1.0, decimals=None, symbol=" %"))
+    axes.grid(axis="both")
 
 
 def _draw_classes(axes: Axes, rows: Sequence[ClassFigures]) -> None:

@@ -83,7 +83,8 @@ def try_report(folder: Path, *, warn: Callable[[str], None]) -> Report | None:
 def _make_page(material: Material, data: Path | None) -> tuple[Report, str]:
     """Make the page of a run."""
     from finetune.report.page import Head, render_page
-    from finetune.report.sections import Source, build_sections
+    from finetune.report.sections import build_sections
+    from finetune.report.source import Source
 
     gallery = choose_photos(material.main.answers)
     source_path = data or material.data

@@ -7,104 +7,29 @@ at the foot of this file. A section that has nothing to say is None.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from finetune.report.advice import advise
-from finetune.report.gallery import NUM_NAMED, Gallery
+from finetune.report.gallery import NUM_NAMED
 from finetune.report.inline import inline_svg
 from finetune.report.matrix import build_matrix, cell_key
-from finetune.report.plots import draw_losses, draw_scores, svg_of
+from finetune.report.plots import (
+    draw_coverage,
+    draw_losses,
+    draw_reliability,
+    draw_scores,
+    svg_of,
+)
+from finetune.report.source import Section, Source
 from finetune.report.story import PART_WORDS, compare, mean_confidence, tell
 from finetune.report.words import as_percent
 
 if TYPE_CHECKING:
     from finetune.report.material import Epoch, Material
-    from finetune.report.photos import Photo
 
-__all__ = ["SECTIONS", "Section", "Shot", "Source", "build_sections"]
+__all__ = ["SECTIONS", "build_sections"]
 
 _MANY_LEFT_OUT = 50  # files named; the rest stand in events.jsonl
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """A part of the page under its own heading.
-
-    Attributes:
-        key: Its anchor, a word.
-        title: Its heading.
-        template: File in `templates/sections/`.
-        values: What the template shows, by name.
-    """
-
-    key: str
-    title: str
-    template: str
-    values: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Shot:
-    """A photo with what the model says of it.
-
-    Attributes:
-        key: Where its picture stands in the page.
-        photo: The picture, or why there is none.
-        label: Its class.
-        predicted: The class that it is taken for.
-        own: Probability of its class.
-        likeliest: Classes and their probabilities, the likeliest first.
-    """
-
-    key: str
-    photo: Photo
-    label: str
-    predicted: str
-    own: float
-    likeliest: tuple[tuple[str, float], ...]
-
-    @property
-    def confidence(self) -> float:
-        """Probability of the predicted class."""
-        return self.likeliest[0][1]
-
-    @property
-    def is_right(self) -> bool:
-        """Whether it is taken for what it is."""
-        return self.label == self.predicted
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """All that sections are made of.
-
-    Attributes:
-        material: What the files say.
-        gallery: Which photos are shown.
-        shots: These photos, by position in the answers.
-    """
-
-    material: Material
-    gallery: Gallery
-    shots: Mapping[int, Shot]
-
-    @classmethod
-    def of(cls, material: Material, gallery: Gallery, photos: Mapping[str, Photo]) -> Source:
-        """Put together what the model says of each photo and its picture."""
-        answers = material.main.answers
-        shots = {}
-        for number, place in enumerate(gallery.photos):
-            ranked = zip(answers.likeliest[place], answers.probabilities[place], strict=True)
-            shots[place] = Shot(
-                key=f"photo-{number}",
-                photo=photos[answers.names[place]],
-                label=answers.classes[answers.labels[place]],
-                predicted=answers.classes[answers.predicted[place]],
-                own=float(answers.own[place]),
-                likeliest=tuple((answers.classes[rank], float(share)) for rank, share in ranked),
-            )
-        return cls(material, gallery, shots)
 
 
 def build_sections(source: Source) -> tuple[Section, ...]:
@@ -192,6 +117,44 @@ def classes(source: Source) -> Section:
         "part_word": PART_WORDS[part.split],
     }
     return Section("classes", "Class by class", "classes.html", values)
+
+
+def doubt(source: Source) -> Section | None:
+    """How far its probabilities can be believed, and when it says that it does not know."""
+    part = source.material.main
+    figures = part.document.get("calibration")
+    if not figures:
+        return None
+    charts = [
+        inline_svg(svg_of(draw(figures[rows])), name=name, label=label)
+        for name, draw, rows, label in (
+            ("reliability", draw_reliability, "reliability", _honesty_words(figures)),
+            ("coverage", draw_coverage, "coverage_accuracy", _coverage_words(figures)),
+        )
+    ]
+    values = {
+        "figures": figures,
+        "fitted": source.material.document.get("calibration") or {},
+        "charts": charts,
+        "num_samples": part.figures.num_samples,
+        "part_word": PART_WORDS[part.split],
+        "is_flattered": part.split == "val",
+    }
+    return Section("doubt", "How far to believe it", "doubt.html", values)
+
+
+def slices(source: Source) -> Section | None:
+    """Whether photos of some kind are answered worse than the others."""
+    part = source.material.main
+    rows = part.document.get("slices")
+    if not rows:
+        return None
+    values = {
+        "rows": sorted(rows, key=lambda row: (not row["stands_out"], row["accuracy"])),
+        "num_worse": sum(row["stands_out"] for row in rows),
+        "part_word": PART_WORDS[part.split],
+    }
+    return Section("slices", "Photos of one kind", "slices.html", values)
 
 
 def photos(source: Source) -> Section | None:
@@ -296,6 +259,25 @@ def _chart_words(epochs: tuple[Epoch, ...], what: str) -> str:
     )
 
 
+def _honesty_words(figures: Mapping[str, Any]) -> str:
+    """Say in words what the chart of reliability shows."""
+    return (
+        "How often answers are right against how sure they are; on average the two differ by "
+        f"{as_percent(figures['ece_after'])} of all photos."
+    )
+
+
+def _coverage_words(figures: Mapping[str, Any]) -> str:
+    """Say in words what the chart of coverage shows."""
+    points = figures["coverage_accuracy"]
+    half = min(points, key=lambda point: abs(point["coverage"] - 0.5))
+    return (
+        "Accuracy of the surest answers against their share of all photos: "
+        f"{as_percent(half['accuracy'])} of the surest {as_percent(half['coverage'], 0)}, "
+        f"{as_percent(points[-1]['accuracy'])} of the last point."
+    )
+
+
 def _split_comment(line: str) -> tuple[str, str]:
     """Part a line of a recipe into what it sets and the reason behind it."""
     if line.lstrip().startswith("#"):
@@ -310,6 +292,8 @@ SECTIONS: tuple[Callable[[Source], Section | None], ...] = (
     confusion,
     classes,
     photos,
+    doubt,
+    slices,
     health,
     recipe,
     environment,

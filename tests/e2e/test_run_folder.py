@@ -108,7 +108,7 @@ def test_folder_holds_every_file_of_the_contract(make_run: MakeRun) -> None:
         "plots",
         *(
             f"plots/{name}.{kind}"
-            for name in ("class_f1", "confusion_matrix")
+            for name in ("class_f1", "calibration", "confusion_matrix")
             for kind in ("png", "svg")
         ),
     }

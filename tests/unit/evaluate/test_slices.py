@@ -22,7 +22,7 @@ def outputs_of(right, *, brightness=None, sizes=None, extras=(), errors=None):
     widths, heights = np.full((2, num_images), 100.0) if sizes is None else np.array(sizes).T
     looks = Looks(widths, heights, same if brightness is None else brightness, same)
     names = tuple(f"{row}.jpg" for row in range(num_images))
-    return Outputs(names, labels, probs, ("a", "b"), errors or {}, looks, extras)
+    return Outputs(names, labels, probs, ("a", "b"), errors or {}, looks=looks, extras=extras)
 
 
 def slices_of(outputs):

@@ -49,7 +49,7 @@ def test_a_rule_speaks_where_the_figures_do(
 
 def test_every_rule_is_known_by_the_kind_that_it_gives() -> None:
     untested = {rule.__name__ for rule in RULES} - {case[0] for case in CASES}
-    assert untested == {"weak_classes", "confused_pair", "left_out", "use_it"}
+    assert untested == {"weak_classes", "weak_slices", "confused_pair", "left_out", "use_it"}
 
 
 def test_a_leak_is_told_with_its_number_and_what_to_type(read: Read) -> None:
@@ -68,6 +68,32 @@ def test_a_class_below_the_accuracy_by_more_than_chance_is_weak(read: Read) -> N
     (advice,) = [advice for advice in given if advice.kind == "weak_classes"]
     assert advice.title == "Help 1 weak class"
     assert advice.reason.startswith("Photos found of ants (30 of 100): below the accuracy of 100 %")
+
+
+def test_photos_of_a_kind_that_is_answered_worse_are_named(read: Read) -> None:
+    material, gallery = read(num_photos=300)
+    part = material.main
+    rows = [
+        {
+            "name": name,
+            "by": "brightness",
+            "accuracy": right,
+            "rest_accuracy": 0.9,
+            "stands_out": is_worse,
+        }
+        for name, right, is_worse in (
+            ("darkest quarter", 0.5, True),
+            ("brightest quarter", 0.8, False),
+        )
+    ]
+    part = replace(part, document={**part.document, "slices": rows})
+    given = advise(replace(material, parts={"test": part}), gallery)
+    (advice,) = [advice for advice in given if advice.kind == "weak_slices"]
+    assert advice.title == "See to 1 kind of photos"
+    assert advice.reason == (
+        "Answered worse than the others, and not by chance: darkest quarter by brightness (50.0 % "
+        "right, all others 90.0 %)."
+    )
 
 
 def test_the_pair_that_makes_most_mistakes_is_named(read: Read) -> None:

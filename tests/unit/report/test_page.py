@@ -140,11 +140,26 @@ def test_figures_of_the_page_are_those_of_the_tables(plain: Path) -> None:
     assert f"<dd>{100 * figures['macro_f1']:.1f} %" in text
 
 
+def test_the_page_says_how_far_to_believe_it_and_where_it_is_weak(plain: Path) -> None:
+    text = write_report(plain).path.read_text(encoding="utf-8")
+    figures = json.loads((plain / "metrics.json").read_text())["splits"]["test"]
+    doubt, after = text.partition('id="doubt"')[2].partition('id="slices"')[::2]
+    honest = figures["calibration"]
+    assert f"<td>{100 * honest['ece_after']:.1f} %</td>" in doubt
+    assert f"<td>{honest['log_loss_after']:.3f}</td>" in doubt
+    assert doubt.count("<figure><svg") == 2
+    rows = after.partition("</section>")[0]
+    assert len(figures["slices"]) == rows.count('<tr><th scope="row">') > 0
+    weakest = min(figures["slices"], key=lambda row: row["accuracy"])
+    assert weakest["name"] in rows
+    assert f"{100 * weakest['accuracy']:.1f} %" in rows
+
+
 def test_the_same_files_give_the_same_page_and_charts(plain: Path) -> None:
     first = write_report(plain)
     before = {path: path.read_bytes() for path in [first.path, *plain.glob("plots/*")]}
     write_report(plain)
-    assert len(before) == 7
+    assert len(before) == 9
     assert {path: path.read_bytes() for path in before} == before
 
 

@@ -1,0 +1,94 @@
+"""What sections are made of: the files, the photos that are shown, and what is said of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from finetune.report.gallery import Gallery
+    from finetune.report.material import Material
+    from finetune.report.photos import Photo
+
+__all__ = ["Section", "Shot", "Source"]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page under its own heading.
+
+    Attributes:
+        key: Its anchor, a word.
+        title: Its heading.
+        template: File in `templates/sections/`.
+        values: What the template shows, by name.
+    """
+
+    key: str
+    title: str
+    template: str
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """A photo with what the model says of it.
+
+    Attributes:
+        key: Where its picture stands in the page.
+        photo: The picture, or why there is none.
+        label: Its class.
+        predicted: The class that it is taken for.
+        own: Probability of its class.
+        likeliest: Classes and their probabilities, the likeliest first.
+    """
+
+    key: str
+    photo: Photo
+    label: str
+    predicted: str
+    own: float
+    likeliest: tuple[tuple[str, float], ...]
+
+    @property
+    def confidence(self) -> float:
+        """Probability of the predicted class."""
+        return self.likeliest[0][1]
+
+    @property
+    def is_right(self) -> bool:
+        """Whether it is taken for what it is."""
+        return self.label == self.predicted
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """All that sections are made of.
+
+    Attributes:
+        material: What the files say.
+        gallery: Which photos are shown.
+        shots: These photos, by position in the answers.
+    """
+
+    material: Material
+    gallery: Gallery
+    shots: Mapping[int, Shot]
+
+    @classmethod
+    def of(cls, material: Material, gallery: Gallery, photos: Mapping[str, Photo]) -> Source:
+        """Put together what the model says of each photo and its picture."""
+        answers = material.main.answers
+        shots = {}
+        for number, place in enumerate(gallery.photos):
+            ranked = zip(answers.likeliest[place], answers.probabilities[place], strict=True)
+            shots[place] = Shot(
+                key=f"photo-{number}",
+                photo=photos[answers.names[place]],
+                label=answers.classes[answers.labels[place]],
+                predicted=answers.classes[answers.predicted[place]],
+                own=float(answers.own[place]),
+                likeliest=tuple((answers.classes[rank], float(share)) for rank, share in ranked),
+            )
+        return cls(material, gallery, shots)
