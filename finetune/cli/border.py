@@ -19,6 +19,7 @@ from typing import Any, TextIO
 import typer
 
 from finetune.errors import FinetuneError, nearest
+from finetune.runtime.space import is_lack_of_memory
 
 __all__ = ["Interrupted", "UsageError", "guarded", "report_bug"]
 
@@ -67,6 +68,10 @@ def guarded(call: Callable[[], int], *, debug: bool) -> int:
         # Whoever read our output has left; let the interpreter's last flush go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
+    except (MemoryError, RuntimeError) as error:
+        if not is_lack_of_memory(error):
+            raise
+        return _report(_no_memory(), debug=debug)
     except OSError as error:
         if error.filename is None:
             raise
@@ -85,6 +90,15 @@ def report_bug(error: Exception, *, debug: bool) -> int:
         file=sys.stderr,
     )
     return 1
+
+
+def _no_memory() -> FinetuneError:
+    """Say that memory did not suffice, outside training, which names its batch itself."""
+    return FinetuneError(
+        "there is not enough memory for this",
+        hint="end other programs, or lower runtime.workers and training.batch_size of the recipe; "
+        "finetune doctor shows what is free",
+    )
 
 
 def _report(error: FinetuneError, *, debug: bool) -> int:

@@ -1,10 +1,10 @@
-"""How much room there is: on the disk of a folder and in memory; and sizes in words."""
+"""How much room there is: on the disk of a folder and in memory; sizes in words; lack of memory."""
 
 import os
 import shutil
 from pathlib import Path
 
-__all__ = ["GIB", "free_disk", "free_memory", "size_words"]
+__all__ = ["GIB", "free_disk", "free_memory", "is_lack_of_memory", "size_words"]
 
 GIB = 1 << 30
 _MEMINFO = Path("/proc/meminfo")
@@ -38,6 +38,15 @@ def free_memory() -> int:
         if limit is not None and used is not None:
             free = min(free, max(0, limit - used))
     return free
+
+
+def is_lack_of_memory(error: Exception) -> bool:
+    """Whether an allocator gave up: Python's, torch's of an accelerator, or torch's of the CPU."""
+    text = str(error)
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("out of memory" in text or "can't allocate memory" in text)
+    )
 
 
 def size_words(num_bytes: int) -> str:

@@ -20,6 +20,7 @@ from torch import nn
 
 from finetune.errors import TrainingError, join_names
 from finetune.runtime.seeds import derive_seed
+from finetune.runtime.space import is_lack_of_memory
 from finetune.train.freeze import BatchNormMode, set_modes
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def _backward(stepper: Stepper, batch: Batch, at: StepSeed, tally: Tally) -> flo
                 _piece(stepper, piece) for piece in _pieces(stepper, batch, tally.num_pieces)
             )
         except RuntimeError as error:  # also torch.OutOfMemoryError
-            if not _is_lack_of_memory(error):
+            if not is_lack_of_memory(error):
                 raise
             if (
                 tally.num_pieces >= num_images
@@ -293,11 +294,6 @@ def _step(stepper: Stepper) -> int:
         # timm warms up by the step that it is told; untold it would average from the start.
         stepper.ema.update(stepper.averaged, step=stepper.schedule.last_epoch)
     return 1
-
-
-def _is_lack_of_memory(error: RuntimeError) -> bool:
-    """Whether an allocator gave up: torch's own error, or what its CPU allocator says."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _no_memory(num_images: int, at: StepSeed) -> TrainingError:

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -42,6 +42,7 @@ COLOURS = {"blue": (40, 60, 200), "green": (40, 170, 60), "red": (200, 50, 40)}
 PER_CLASS = 24
 MOST_ATTEMPTS = 6  # a kill; a run may be over before its moment comes
 Process: TypeAlias = "subprocess.Popen[bytes]"
+FINETUNE = (sys.executable, "-m", "finetune")
 
 
 @dataclass(frozen=True)
@@ -106,14 +107,14 @@ def make_whole(work: Path) -> float:
     make_photos(work / "photos")
     (work / "recipe.yaml").write_text(RECIPE)
     started = time.perf_counter()
-    finish(work, "whole")
+    finish(work, work / "whole")
     return time.perf_counter() - started
 
 
 def kill_once(work: Path, name: str, when: str, after: float) -> Outcome | None:
     """Kill a run and resume it; None where it was over before."""
     run = work / name
-    process = start(work, name)
+    process = start(work, run)
     deadline = time.perf_counter() + after
     is_time = {
         "moment": lambda: time.perf_counter() >= deadline,
@@ -130,7 +131,7 @@ def kill_once(work: Path, name: str, when: str, after: float) -> Outcome | None:
         return None
     stage = last_stage(run)
     had_checkpoint = any(run.glob("checkpoints/[0-9]*"))
-    finish(work, name, "--resume")
+    finish(work, run, "--resume")
     return Outcome(when, stage, had_checkpoint, is_same(run, work / "whole"))
 
 
@@ -143,12 +144,13 @@ def wait_for(is_time: Callable[[], bool], process: Process) -> bool:
     return process.poll() is None
 
 
-def start(work: Path, name: str, *flags: str) -> Process:
+def start(work: Path, run: Path, *flags: str, launcher: Sequence[str] = FINETUNE) -> Process:
     """Start a run in a process group of its own."""
-    command = [sys.executable, "-m", "finetune", "run", "--quiet", *flags]
+    command = [*launcher, "run", "--quiet", *flags]
     command += ["--recipe", str(work / "recipe.yaml"), "--data", str(work / "photos")]
-    command += ["--out", str(work / name)]
-    environment = {**os.environ, "FINETUNE_CACHE": str(work / "cache" / name)}
+    command += ["--out", str(run)]
+    cache = work / "cache" / run.relative_to(work)
+    environment = {**os.environ, "FINETUNE_CACHE": str(cache)}
     return subprocess.Popen(
         command,
         env=environment,
@@ -160,9 +162,9 @@ def start(work: Path, name: str, *flags: str) -> Process:
     )
 
 
-def finish(work: Path, name: str, *flags: str) -> None:
+def finish(work: Path, run: Path, *flags: str) -> None:
     """Run to the end."""
-    process = start(work, name, *flags)
+    process = start(work, run, *flags)
     _, errors = process.communicate()
     if process.returncode:
         raise RuntimeError(f"exit code {process.returncode}: {errors.decode()}")

@@ -23,12 +23,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", list(faults.FAULTS))
 def test_a_fault_is_named_and_the_resumed_run_is_the_same(work: Path, name: str) -> None:
-    fault, exit_code, sentence = faults.FAULTS[name]
-    harmed = faults.survive(work, name.replace(" ", "-"), fault)
-    assert harmed.exit_code == exit_code, harmed.said
-    assert sentence in harmed.said
+    fault = faults.FAULTS[name]
+    if (fault.on_small_disk or "unshare" in fault.launcher) and not faults.can_mount():
+        pytest.skip("needs the right to mount a disk")
+    harmed = faults.survive(work, name, folder=name.replace(" ", "-"))
+    assert harmed.exit_code == fault.exit_code, harmed.said
+    assert fault.sentence in harmed.said
     assert "Traceback" not in harmed.said
-    assert harmed.is_same
+    assert harmed.is_whole
 
 
 def test_runs_killed_at_random_moments_end_as_if_they_had_not_been(tmp_path: Path) -> None:

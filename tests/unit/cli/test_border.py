@@ -73,6 +73,26 @@ def test_a_file_that_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().err == "error: photos/a.jpg: Permission denied\n"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_a_lack_of_memory_is_no_bug(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+    assert guarded(failing(error), debug=False) == 1
+    first, hint = capsys.readouterr().err.splitlines()
+    assert first == "error: there is not enough memory for this"
+    assert hint.startswith("hint: end other programs")
+
+
+def test_another_fault_of_a_library_is_passed_on() -> None:
+    with pytest.raises(RuntimeError, match="sizes of tensors"):
+        guarded(failing(RuntimeError("sizes of tensors must match")), debug=False)
+
+
 def test_what_nobody_foresaw_is_called_a_bug(capsys: pytest.CaptureFixture[str]) -> None:
     assert report_bug(ZeroDivisionError("division by zero"), debug=False) == 1
     assert capsys.readouterr().err == (

@@ -1,12 +1,16 @@
 """Files are written whole or not at all."""
 
 import errno
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from finetune.errors import FinetuneError
-from finetune.runtime.files import make_folder, write_text, write_with
+from finetune.runtime.files import append_line, make_folder, write_text, write_with
 
 
 def test_text_is_written_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -37,6 +41,32 @@ def test_full_device_is_one_sentence() -> None:
 def _fill() -> None:
     with open("/dev/full", "wb", buffering=0) as stream:
         stream.write(b"x")
+
+
+def test_lines_are_appended(tmp_path: Path) -> None:
+    append_line(tmp_path / "log", "grün")
+    append_line(tmp_path / "log", "2")
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "grün\n2\n"
+
+
+@contextmanager
+def files_no_longer_than(num_bytes: int) -> Iterator[None]:
+    """Let the system write no more of a file, as on a disk that fills up in the middle of it."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+
+
+def test_a_line_that_does_not_fit_as_a_whole_is_not_there_at_all(tmp_path: Path) -> None:
+    append_line(tmp_path / "log", "first")
+    with files_no_longer_than(10), pytest.raises(FinetuneError, match="the disk is full"):
+        append_line(tmp_path / "log", "second")
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "first\n"
 
 
 def test_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
