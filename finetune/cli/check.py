@@ -44,7 +44,9 @@ def check(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="FILE.json", help="Write all findings, and beside them a fix list."
+            "--out",
+            metavar="FILE.json",
+            help="Write all findings, and beside them a fix list and a page.",
         ),
     ] = None,
     strict: Annotated[
@@ -74,7 +76,7 @@ def check(
     place = str(Path(data).resolve())
     document = findings_document(findings, examined, data=place, backbone=backbone)
     if out is not None:
-        _write(document, findings, examined, out)
+        _write(document, findings, examined, out, data=Path(data))
     if json:
         print_json(document)
     else:
@@ -156,15 +158,23 @@ def _examine(index: Index, screen: Screen, *, kept: KeptViews | None) -> Examine
 
 
 def _write(
-    document: dict[str, object], findings: Sequence[Finding], examined: Examined, out: Path
+    document: dict[str, object],
+    findings: Sequence[Finding],
+    examined: Examined,
+    out: Path,
+    *,
+    data: Path,
 ) -> None:
-    """Write the document, and the fix list beside it."""
+    """Write the document, and the fix list and the page beside it."""
     from finetune.data.fixes import propose_fixes, write_fixes
+    from finetune.report.checkup import write_findings_page
     from finetune.report.findings import write_findings
+    from finetune.report.photos import photo_root
     from finetune.runtime.files import make_folder
 
     make_folder(out.parent)
     write_fixes(propose_fixes(findings, examined.index), out.with_suffix(".csv"))
+    write_findings_page(document, out.with_suffix(".html"), root=photo_root(data))
     write_findings(document, out)
 
 
@@ -208,5 +218,6 @@ def _say_next(data: str, out: Path, screen: Screen) -> None:
     """Say what was written, and what to do with it."""
     fixes = out.with_suffix(".csv")
     screen.line(f"findings: {out}")
+    screen.line(f"page: {out.with_suffix('.html')}")
     screen.line(f"fix list: {fixes}: edit its column action, then")
     screen.line(f"  finetune run --data {quote(data)} --exclude {quote(str(fixes))}")

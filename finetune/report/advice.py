@@ -192,13 +192,13 @@ def weak_classes(material: Material, gallery: Gallery) -> Advice | None:
 
 def weak_slices(material: Material, gallery: Gallery) -> Advice | None:
     """Photos of one kind that are answered worse than the rest are what to collect."""
-    rows = material.main.document.get("slices") or ()
-    worse = sorted((row for row in rows if row["stands_out"]), key=lambda row: row["accuracy"])
+    rows = material.main.figures.slices
+    worse = sorted((row for row in rows if row.stands_out), key=lambda row: row.accuracy)
     if not worse:
         return None
     named = [
-        f"{row['name']} by {row['by']} ({as_percent(row['accuracy'])} right, all others "
-        f"{as_percent(row['rest_accuracy'])})"
+        f"{row.name} by {row.by} ({as_percent(row.accuracy)} right, all others "
+        f"{as_percent(row.rest_accuracy)})"
         for row in worse
     ]
     return Advice(

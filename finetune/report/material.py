@@ -18,6 +18,7 @@ from typing import Any
 from finetune.data.leaks import Leaks
 from finetune.errors import FinetuneError, RecipeError
 from finetune.evaluate.figures import ClassFigures, Figures
+from finetune.evaluate.slices import Slice
 from finetune.report.answers import Answers, read_answers
 from finetune.types import LeftOut
 
@@ -229,7 +230,8 @@ def _figures(part: Mapping[str, Any]) -> Figures:
         ClassFigures(name=name, **_of_type(ClassFigures, row))
         for name, row in part["per_class"].items()
     )
-    return Figures(**{**_of_type(Figures, part), "per_class": per_class})
+    slices = tuple(Slice(**_of_type(Slice, row)) for row in part.get("slices") or ())
+    return Figures(**{**_of_type(Figures, part), "per_class": per_class, "slices": slices})
 
 
 def _of_type(kind: type, row: Mapping[str, Any]) -> dict[str, Any]:

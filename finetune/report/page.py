@@ -8,7 +8,7 @@ came in by a name could not run even if it were not escaped.
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
@@ -16,12 +16,14 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from finetune.report.plots import COLOURS
-from finetune.report.source import Section, Shot
 from finetune.report.words import as_percent, between, count, duration
 from finetune.version import __version__
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from finetune.report.photos import Photo
+    from finetune.report.source import Section
 
 __all__ = ["Head", "render_page"]
 
@@ -35,19 +37,27 @@ class Head:
     Attributes:
         title: Of the page and of its tab.
         subtitle: A few words below it.
+        origin: What it was made from, and what makes it anew.
     """
 
     title: str
     subtitle: str
+    origin: str
 
 
-def render_page(head: Head, sections: Sequence[Section], shots: Iterable[Shot]) -> str:
+def render_page(
+    head: Head,
+    sections: Sequence[Section],
+    photos: Mapping[str, Photo],
+    details: Mapping[str, Mapping[str, object]] | None = None,
+) -> str:
     """Write a page.
 
     Args:
         head: What it is called.
         sections: In their order; the first is what a person reads first.
-        shots: The photos that the sections refer to, each of which is embedded once.
+        photos: Those that the sections refer to, by anchor; each is embedded once.
+        details: What is shown of a photo when it is opened, by its anchor.
 
     Returns:
         HTML; the same values give the same text.
@@ -55,12 +65,11 @@ def render_page(head: Head, sections: Sequence[Section], shots: Iterable[Shot]) 
     environment = _environment()
     style = environment.get_template("page.css").render(colours=COLOURS)
     script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
-    shown = list(shots)
     return environment.get_template("page.html").render(
         head=head,
         sections=sections,
-        shots=shown,
-        details={shot.key: _details(shot) for shot in shown},
+        photos=photos,
+        details=details or {},
         style=_trusted(style),
         script=_trusted(script),
         style_digest=_digest(style),
@@ -102,17 +111,3 @@ def _trusted(markup: str) -> Any:
 def _digest(text: str) -> str:
     """Give the digest by which a content policy knows a style or a script."""
     return "sha256-" + b64encode(sha256(text.encode()).digest()).decode("ascii")
-
-
-def _details(shot: Shot) -> dict[str, object]:
-    """Give what the page shows of a photo when it is opened."""
-    return {
-        "name": shot.photo.name,
-        "label": shot.label,
-        "predicted": shot.predicted,
-        "own": as_percent(shot.own),
-        "likeliest": [[name, share, as_percent(share)] for name, share in shot.likeliest],
-        "width": shot.photo.width,
-        "height": shot.photo.height,
-        "reason": shot.photo.reason,
-    }

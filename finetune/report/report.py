@@ -92,8 +92,18 @@ def _make_page(material: Material, data: Path | None) -> tuple[Report, str]:
     photos = read_photos(photo_root(source_path) if source_path else None, names)
     source = Source.of(material, gallery, photos)
     kind = "Run" if material.is_run else "Evaluation of"
-    head = Head(f"{kind} {material.name}", f"{material.backbone} · {len(material.classes)} classes")
-    text = render_page(head, build_sections(source), source.shots.values())
+    head = Head(
+        title=f"{kind} {material.name}",
+        subtitle=f"{material.backbone} · {len(material.classes)} classes",
+        origin="from the files of the run; finetune report RUN makes it anew",
+    )
+    shots = source.shots.values()
+    text = render_page(
+        head,
+        build_sections(source),
+        {shot.key: shot.photo for shot in shots},
+        {shot.key: shot.details for shot in shots},
+    )
     missing = [photo.reason for photo in photos.values() if photo.uri is None]
     path = material.folder / REPORT_NAME
     return Report(path, len(photos), len(missing), next(iter(missing), "")), text

@@ -146,12 +146,12 @@ def doubt(source: Source) -> Section | None:
 def slices(source: Source) -> Section | None:
     """Whether photos of some kind are answered worse than the others."""
     part = source.material.main
-    rows = part.document.get("slices")
+    rows = part.figures.slices
     if not rows:
         return None
     values = {
-        "rows": sorted(rows, key=lambda row: (not row["stands_out"], row["accuracy"])),
-        "num_worse": sum(row["stands_out"] for row in rows),
+        "rows": sorted(rows, key=lambda row: (not row.stands_out, row.accuracy)),
+        "num_worse": sum(row.stands_out for row in rows),
         "part_word": PART_WORDS[part.split],
     }
     return Section("slices", "Photos of one kind", "slices.html", values)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from finetune.report.words import as_percent
+
 if TYPE_CHECKING:
     from finetune.report.gallery import Gallery
     from finetune.report.material import Material
@@ -55,6 +57,20 @@ class Shot:
     def confidence(self) -> float:
         """Probability of the predicted class."""
         return self.likeliest[0][1]
+
+    @property
+    def details(self) -> dict[str, object]:
+        """What the page shows of it when it is opened."""
+        return {
+            "name": self.photo.name,
+            "label": self.label,
+            "predicted": self.predicted,
+            "own": as_percent(self.own),
+            "likeliest": [[name, share, as_percent(share)] for name, share in self.likeliest],
+            "width": self.photo.width,
+            "height": self.photo.height,
+            "reason": self.photo.reason,
+        }
 
     @property
     def is_right(self) -> bool:

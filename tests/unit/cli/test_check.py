@@ -67,6 +67,7 @@ def test_the_document_and_the_fix_list_are_written(
     assert answer.code == 0
     assert answer.err == (
         f"findings: {out}\n"
+        f"page: {out.with_suffix('.html')}\n"
         f"fix list: {out.with_suffix('.csv')}: edit its column action, then\n"
         f"  finetune run --data {photos} --exclude {out.with_suffix('.csv')}\n"
     )

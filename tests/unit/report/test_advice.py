@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from finetune.evaluate.slices import Slice
 from finetune.report.advice import RULES, advise
 from finetune.report.story import compare, tell
 
@@ -73,20 +74,20 @@ def test_a_class_below_the_accuracy_by_more_than_chance_is_weak(read: Read) -> N
 def test_photos_of_a_kind_that_is_answered_worse_are_named(read: Read) -> None:
     material, gallery = read(num_photos=300)
     part = material.main
-    rows = [
-        {
-            "name": name,
-            "by": "brightness",
-            "accuracy": right,
-            "rest_accuracy": 0.9,
-            "stands_out": is_worse,
-        }
-        for name, right, is_worse in (
-            ("darkest quarter", 0.5, True),
-            ("brightest quarter", 0.8, False),
-        )
-    ]
-    part = replace(part, document={**part.document, "slices": rows})
+    dark = Slice(
+        by="brightness",
+        name="darkest quarter",
+        low=0.0,
+        high=40.0,
+        num_samples=75,
+        accuracy=0.5,
+        accuracy_interval=(0.39, 0.61),
+        rest_accuracy=0.9,
+        is_small=False,
+        p_value=0.001,
+    )
+    bright = replace(dark, name="brightest quarter", accuracy=0.8, p_value=0.2)
+    part = replace(part, figures=replace(part.figures, slices=(bright, dark)))
     given = advise(replace(material, parts={"test": part}), gallery)
     (advice,) = [advice for advice in given if advice.kind == "weak_slices"]
     assert advice.title == "See to 1 kind of photos"
