@@ -7,6 +7,7 @@
 - A file that can no longer be read ends the run with its name; it is never replaced by another.
 """
 
+import errno
 import json
 import os
 import re
@@ -27,6 +28,7 @@ from finetune.data.decode import UnreadableImageError
 from finetune.data.kept import KeptViews
 from finetune.errors import DataError, FinetuneError
 from finetune.runtime.seeds import derive_seed
+from finetune.runtime.space import free_shared_memory, size_words
 from finetune.types import Choice, Sample
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ __all__ = [
     "choose_workers",
     "killed_workers_named",
     "make_loader",
+    "require_shared_memory",
 ]
 
 Item = tuple[torch.Tensor, int, int]  # (C, H, W) uint8, label, position
@@ -50,6 +53,8 @@ _NOTE = "finetune-error: "  # opens the line that carries an error out of a work
 _MOST_WORKERS = 8  # more wait for each other's disk and memory; PyTorch's own examples use 4 to 8
 # Measured: a worker's first image comes after 0.13 s; 256 photos of 512x384 decode in about 0.6 s.
 _FEW_SAMPLES = 256
+_LEAST_SHARED_BYTES = 1 << 20  # two batches of one photo of 224 px, and what keeps them in order
+_WITHOUT_WORKERS = "--set runtime.workers=0 decodes without further processes"
 
 
 class LoadingError(DataError):
@@ -282,10 +287,14 @@ def make_loader(
 
     Returns:
         Batches of (B, C, H, W) uint8 images, (B,) int64 labels, (B,) int64 positions.
+
+    Raises:
+        FinetuneError: There is next to no shared memory for the workers.
     """
     num_samples = len(dataset)  # type: ignore[arg-type]
     is_single = num_samples > 1 and num_samples % batch_size == 1
     workers = min(workers, _num_cores()) if getattr(dataset, "num_decoded", num_samples) else 0
+    require_shared_memory(workers)
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -301,6 +310,21 @@ def make_loader(
     )
 
 
+def require_shared_memory(workers: int) -> None:
+    """Refuse to start workers that could hand over nothing; with little, a large batch kills one.
+
+    Raises:
+        FinetuneError: There is next to no shared memory.
+    """
+    free = free_shared_memory()
+    if workers and free is not None and free < _LEAST_SHARED_BYTES:
+        raise FinetuneError(
+            f"{size_words(free)} are free in /dev/shm: processes that decode cannot hand over "
+            "what they have decoded",
+            hint=_WITHOUT_WORKERS,
+        )
+
+
 @contextmanager
 def killed_workers_named() -> Iterator[None]:
     """Turn the end of a process that decodes into one sentence, in a block or around a function.
@@ -308,7 +332,7 @@ def killed_workers_named() -> Iterator[None]:
     PyTorch raises it wherever the main thread is at that moment, not where batches are asked for.
 
     Raises:
-        FinetuneError: A process that decodes was killed.
+        FinetuneError: A process that decodes was killed, or could not be started.
     """
     try:
         yield
@@ -317,7 +341,13 @@ def killed_workers_named() -> Iterator[None]:
             raise
         raise FinetuneError(
             "a process that decodes images was killed: often memory or /dev/shm did not suffice",
-            hint="--set runtime.workers=0 decodes without further processes",
+            hint=_WITHOUT_WORKERS,
+        ) from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        raise FinetuneError(
+            "there is no room left in /dev/shm for processes that decode", hint=_WITHOUT_WORKERS
         ) from error
 
 

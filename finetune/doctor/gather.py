@@ -7,7 +7,6 @@ the person did not forbid it; nothing else here uses the network.
 from __future__ import annotations
 
 import platform
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,7 +26,7 @@ from finetune.errors import DISTRIBUTION
 from finetune.model.facts import cached_repositories, hub_cache_folder
 from finetune.model.hub import ask_hub, is_offline
 from finetune.runtime.device import available_cpus
-from finetune.runtime.space import free_disk, free_memory
+from finetune.runtime.space import free_disk, free_memory, free_shared_memory
 from finetune.runtime.stores import list_stores, stores_folder
 from finetune.types import MachineFacts
 
@@ -52,7 +51,6 @@ _LIBRARIES = {
     "albumentations": "albumentations",
 }
 _ANY_REPOSITORY = "timm/efficientnet_b0.ra_in1k"  # the weights of the default backbone
-_SHM = Path("/dev/shm")
 _NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 _CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")  # version 2 of control groups: quota and period
 
@@ -71,7 +69,7 @@ def gather_facts(*, offline: bool) -> Facts:
         num_cpus=available_cpus(),
         cpu_quota=_cpu_quota(),
         memory_bytes=free_memory(),
-        shm_bytes=_shm_bytes(),
+        shm_bytes=free_shared_memory(),
         runs=_place(Path("runs").absolute()),
         stores=_place(stores_folder()),
         weights_folder=_place(hub_cache_folder()),
@@ -141,13 +139,6 @@ def _cached(attempts: Mapping[str, Attempt]) -> WeightsFacts:
 def _place(folder: Path) -> Place:
     """Say what room a folder has."""
     return Place(folder, free_disk(folder))
-
-
-def _shm_bytes() -> int | None:
-    """Give what is free in shared memory where Linux keeps it; None on other systems."""
-    if sys.platform != "linux":
-        return None
-    return free_disk(_SHM) if _SHM.is_dir() else 0
 
 
 def _cpu_quota() -> float | None:

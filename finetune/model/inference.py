@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from finetune.data.decode import UnreadableImageError, decode, to_image
-from finetune.data.loading import killed_workers_named
+from finetune.data.loading import killed_workers_named, require_shared_memory
 from finetune.model.family import find_family
 from finetune.model.fuse import fused
 from finetune.model.looks import measure_looks
@@ -180,10 +180,12 @@ class _Images(Dataset[Row]):
 def _loader(bundle: Bundle, items: Sequence[ImageLike], options: InferenceOptions) -> Any:
     """Load batches of (positions, uint8 images, reasons by position, sizes)."""
     dataset = _Images(items, bundle.preprocessing, options.max_pixels)
+    workers = min(options.workers, len(items))
+    require_shared_memory(workers)
     return DataLoader(
         dataset,
         batch_size=options.batch_size,
-        num_workers=min(options.workers, len(items)),
+        num_workers=workers,
         collate_fn=_collate,
         generator=torch.Generator(),  # or the loader draws from the person's own random state
     )

@@ -2,12 +2,21 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
-__all__ = ["GIB", "free_disk", "free_memory", "is_lack_of_memory", "size_words"]
+__all__ = [
+    "GIB",
+    "free_disk",
+    "free_memory",
+    "free_shared_memory",
+    "is_lack_of_memory",
+    "size_words",
+]
 
 GIB = 1 << 30
 _MEMINFO = Path("/proc/meminfo")
+_SHM = Path("/dev/shm")
 # Limit and use of a container, version 2 and version 1 of control groups.
 _GROUPS = (
     (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
@@ -38,6 +47,13 @@ def free_memory() -> int:
         if limit is not None and used is not None:
             free = min(free, max(0, limit - used))
     return free
+
+
+def free_shared_memory() -> int | None:
+    """Give the bytes that processes may still share on Linux; None on other systems."""
+    if sys.platform != "linux":
+        return None
+    return free_disk(_SHM) if _SHM.is_dir() else 0
 
 
 def is_lack_of_memory(error: Exception) -> bool:

@@ -15,13 +15,14 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
 from finetune.model.fuse import fused
 from finetune.runtime.cache import remember
 from finetune.runtime.seeds import own_randomness
+from finetune.runtime.space import is_lack_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from finetune.types import MachineFacts
 
     Timer = Callable[[], float]
+
+T = TypeVar("T")
 
 __all__ = ["Course", "measure_course", "measure_speed", "with_bf16_choice"]
 
@@ -123,26 +126,42 @@ def _measure(
     timers_of: Callable[[nn.Module, torch.Tensor], dict[str, Timer]],
 ) -> dict[str, float]:
     """Time what a copy of the network does on blank images: the best of some rounds, in turn."""
-    network, images = _placed(model, device, layout)
-    best: dict[str, float] = {}
-    with own_randomness(device):
-        timers = timers_of(network, images)
-        for round_index in range(_NUM_ROUNDS + 1):
-            seconds = {name: timer() for name, timer in timers.items()}
-            if round_index:  # the first round sets things up
-                best = {name: min(value, best.get(name, value)) for name, value in seconds.items()}
-    return {name: _NUM_IMAGES / max(value, 1e-6) for name, value in best.items()}
+
+    def measure(num_images: int) -> dict[str, float]:
+        network, images = _placed(model, device, layout, num_images)
+        best: dict[str, float] = {}
+        with own_randomness(device):
+            timers = timers_of(network, images)
+            for round_index in range(_NUM_ROUNDS + 1):
+                seconds = {name: timer() for name, timer in timers.items()}
+                if round_index:  # the first round sets things up
+                    best = {name: min(best.get(name, one), one) for name, one in seconds.items()}
+        return {name: num_images / max(value, 1e-6) for name, value in best.items()}
+
+    return _in_memory(measure)
+
+
+def _in_memory(measure: Callable[[int], T]) -> T:
+    """Measure on a small batch, and on a smaller one where memory does not suffice."""
+    num_images = _NUM_IMAGES
+    while True:
+        try:
+            return measure(num_images)
+        except RuntimeError as error:
+            if num_images == 1 or not is_lack_of_memory(error):
+                raise
+        num_images //= 2
 
 
 def _placed(
-    model: Model, device: str, layout: torch.memory_format
+    model: Model, device: str, layout: torch.memory_format, num_images: int
 ) -> tuple[nn.Module, torch.Tensor]:
     """Copy the network to the device, and make a batch of blank images for it."""
     network = copy.deepcopy(model.network).to(  # type: ignore[call-overload]
         device=device, memory_format=layout
     )
     size = model.preprocessing.input_size
-    images = torch.zeros(_NUM_IMAGES, *size, device=device).to(memory_format=layout)
+    images = torch.zeros(num_images, *size, device=device).to(memory_format=layout)
     return network, images
 
 
@@ -178,11 +197,15 @@ def _training_steps(network: nn.Module, images: torch.Tensor) -> dict[str, Timer
 
 def _measure_course(model: Model, device: str, layout: torch.memory_format) -> dict[str, float]:
     """Watch training steps of a copy of the network; the fastest is the one least disturbed."""
-    network, images = _placed(model, device, layout)
-    network.train().requires_grad_(True)
-    with own_randomness(device):
-        steps = [_watch_step(network, images) for _ in range(_NUM_ROUNDS + 1)]
-    return min(steps, key=lambda step: step[0])[1]
+
+    def measure(num_images: int) -> dict[str, float]:
+        network, images = _placed(model, device, layout, num_images)
+        network.train().requires_grad_(True)
+        with own_randomness(device):
+            steps = [_watch_step(network, images) for _ in range(_NUM_ROUNDS + 1)]
+        return min(steps, key=lambda step: step[0])[1]
+
+    return _in_memory(measure)
 
 
 def _watch_step(network: nn.Module, images: torch.Tensor) -> tuple[float, dict[str, float]]:

@@ -1,5 +1,6 @@
 """Loading: the same images, labels and errors whatever process decodes them."""
 
+import errno
 import random
 import sys
 import warnings
@@ -23,7 +24,7 @@ from finetune.data.loading import (
     choose_workers,
     make_loader,
 )
-from finetune.errors import DataError
+from finetune.errors import DataError, FinetuneError
 from finetune.types import Sample
 
 LIMIT = 10_000
@@ -293,3 +294,25 @@ def test_an_image_that_lost_a_band_in_mid_run_is_named(tmp_path):
     assert caught.value.message == (
         f"{tmp_path / 'red' / '0.png'} can no longer be read: has 3 bands, the network takes 4"
     )
+
+
+def test_without_shared_memory_no_worker_is_started(monkeypatch, samples):
+    monkeypatch.setattr(loading, "free_shared_memory", lambda: 16 << 10)
+    images = EvalImages(samples, Preprocessing().transform(), CLASSES, READ)
+    make_loader(images, batch_size=4, workers=0)
+    with pytest.raises(FinetuneError, match="16 KiB are free in /dev/shm") as caught:
+        make_loader(images, batch_size=4, workers=1)
+    assert caught.value.hint == "--set runtime.workers=0 decodes without further processes"
+
+
+def test_a_worker_that_finds_no_room_is_a_sentence():
+    with (
+        pytest.raises(FinetuneError, match="no room left in /dev/shm"),
+        loading.killed_workers_named(),
+    ):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_not_taken_for_full_shared_memory():
+    with pytest.raises(OSError, match=r"photo\.jpg"), loading.killed_workers_named():
+        raise OSError(errno.ENOSPC, "No space left on device", "photo.jpg")

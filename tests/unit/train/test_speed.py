@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from finetune.model.create import Model, create_model
+from finetune.model.network import Network
 from finetune.recipe.load import load_recipe
 from finetune.train.speed import measure_course, measure_speed, with_bf16_choice
 from finetune.types import MachineFacts
@@ -74,3 +76,30 @@ def test_course_of_a_step_runs_from_the_first_layer_to_the_last_and_back(model: 
     first, last = "backbone.conv1.0.weight", "backbone.fc.weight"
     assert 0 <= course.before[first] < course.before[last] <= 1
     assert 0 < course.behind[last] < course.behind[first] <= 1
+
+
+@pytest.mark.parametrize("most", [4, 1])
+def test_a_network_that_memory_hardly_holds_is_measured_on_fewer_images(
+    model: Model, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    compute = type(model.network).forward
+
+    def forward(self: Network, images: torch.Tensor) -> torch.Tensor:
+        if len(images) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return compute(self, images)
+
+    monkeypatch.setattr(type(model.network), "forward", forward)
+    assert measure_speed(model, MACHINE, channels_last=True)["train_fp32"] > 0
+    assert measure_course(model, MACHINE, channels_last=True).behind
+
+
+def test_a_network_that_memory_does_not_hold_is_told(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forward(self: Network, images: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(type(model.network), "forward", forward)
+    with pytest.raises(torch.OutOfMemoryError):
+        measure_speed(model, MACHINE, channels_last=True)
