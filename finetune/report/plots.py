@@ -282,7 +282,7 @@ def _draw_reliability(axes: Axes, bins: Sequence[Mapping[str, Any]]) -> None:
     _as_shares(axes, (axes.xaxis, axes.yaxis))
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.04, 1.04)
-    axes.legend(loc="upper left")
+    axes.legend(loc="best")
 
 
 def _draw_coverage(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
