@@ -24,6 +24,7 @@ from finetune.cli.recipes import recipes
 from finetune.cli.report import report
 from finetune.cli.run import run
 from finetune.errors import nearest
+from finetune.runtime.imports import collect_rarely
 from finetune.version import __version__
 
 __all__ = ["app", "main"]
@@ -116,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that wait shall sleep, not spin: the workers that decode need the cores. Training on
     # two cores beside one busy process ran at 11 instead of 4 images/s (docs/adr/0007).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    collect_rarely()
     debug = "--debug" in given
     try:
         return guarded(lambda: _call(given), debug=debug)

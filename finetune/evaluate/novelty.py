@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from finetune.model.novelty import Novelty, directions
+from finetune.recipe.resolve import NUM_REFERENCE
 from finetune.types import Choice, Sample
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_novelty", "sample_reference"]
 
-NUM_REFERENCE = 500  # photos: 1.2 MiB at 1,280 features; docs/adr/0023-doubt.md has the seconds
 NUM_OF_EACH = 3  # photos of a class, where classes are so many that it takes more
 _MOST_NEIGHBOURS = 10  # 2204.06507 takes it where one image of ImageNet in a hundred is kept
 _SHARE_BELOW = 0.95  # of validation photos, below a score of 1: the share that 2204.06507 accepts

@@ -29,10 +29,12 @@ from finetune.recipe.schema import (
 )
 from finetune.types import BackboneFacts, Choice, DataFacts, MachineFacts
 
-__all__ = ["choose_epochs", "choose_workers", "resolve"]
+__all__ = ["NUM_REFERENCE", "choose_epochs", "choose_workers", "resolve"]
 
 T = TypeVar("T")
 
+# Training photos at most that novelty compares with, in fp32; docs/adr/0023-doubt.md has the cost.
+NUM_REFERENCE = 500
 _STEPS = (
     400  # the middle of the 300 to 500 that the contract aims at; BiT-HyperRule: 500 (1912.11370)
 )
@@ -43,7 +45,7 @@ _SCRATCH_MIN_EPOCHS, _SCRATCH_MAX_EPOCHS = 20, 100
 _FEW_IMAGES = 200  # below this, starting processes takes longer than they save
 _MAX_WORKERS = 8
 _EPOCHS_A_VIEW, _MAX_VIEWS = 3, 4  # not tuned yet: tests/bench/tuning.py compares 0, 1, 2 and 4
-_WORTH_ROUNDING = 1.5  # bf16 moves features by a tenth; docs/benchmarks/frozen.json
+_WORTH_ROUNDING = 1.5  # times; bf16 moves features by a tenth; docs/benchmarks/frozen.json
 _LAYER_DECAY = {
     "conv": (1.0, "a convolutional network with batch normalisation: every depth at the full rate"),
     "convnext": (0.9, "a convolutional network with layer normalisation: 0.9, as AutoGluon ships"),
@@ -227,7 +229,7 @@ def _resolve_runtime(
     chosen: dict[str, Choice[Any]] = {
         "device": Choice(machine.device, machine.device_reason),
         "precision": _choose_precision(recipe, machine),
-        "frozen_precision": _choose_frozen_precision(recipe, machine),
+        "frozen_precision": _choose_frozen_precision(recipe, data, machine),
         "memory_format": _choose_memory_format(backbone),
         "workers": choose_workers(machine, data.num_train),
     }
@@ -246,7 +248,9 @@ def _choose_precision(recipe: Recipe, machine: MachineFacts) -> Choice[Precision
     return Choice("bf16" if machine.has_fast_bf16 else "fp32", machine.bf16_reason)
 
 
-def _choose_frozen_precision(recipe: Recipe, machine: MachineFacts) -> Choice[FrozenPrecision]:
+def _choose_frozen_precision(
+    recipe: Recipe, data: DataFacts, machine: MachineFacts
+) -> Choice[FrozenPrecision]:
     """Choose the arithmetic of what is computed once: features of a probe, and frozen layers."""
     wanted, gain = recipe.runtime.precision, machine.bf16_pass_gain
     if wanted in ("fp32", "fp16"):
@@ -256,6 +260,12 @@ def _choose_frozen_precision(recipe: Recipe, machine: MachineFacts) -> Choice[Fr
     passes = f"measured here: a pass in bf16 is {gain:.2g} times as fast"
     if gain < _WORTH_ROUNDING:
         return Choice("fp32", f"{passes}, too little for its rounding")
+    num_again = min(data.num_train, NUM_REFERENCE) if recipe.evaluate.novelty else 0
+    if data.num_train < _WORTH_ROUNDING * (data.num_train / gain + num_again):
+        again = (
+            f"but novelty needs {num_again} of {data.num_train:,} training images in fp32 as well"
+        )
+        return Choice("fp32", f"{passes}, {again}")
     return Choice("bf16", passes)
 
 

@@ -1,12 +1,32 @@
-"""Import in a thread what is needed later, while threads that decode leave a core to it."""
+"""What imports cost, and how a process spends less on them.
 
+torch, timm and scikit-learn make a million objects that live as long as the process. They are
+imported in a thread while threads that decode leave a core to it, and a command does not search
+them for garbage again and again (`docs/benchmarks/startup.json`).
+"""
+
+import atexit
+import gc
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib import import_module
 
-__all__ = ["importing"]
+__all__ = ["collect_rarely", "importing"]
+
+# New objects from one search for garbage to the next; Python's own is 700. In what a command
+# does, garbage that only a search finds comes by the hundred, from errors that were caught.
+_OBJECTS_BETWEEN_SEARCHES = 50_000
+
+
+def collect_rarely() -> None:
+    """Search for garbage in this process rarely from now on, and not at its end.
+
+    For a process of ours alone, which a command has: what is told is told to all of it.
+    """
+    gc.set_threshold(_OBJECTS_BETWEEN_SEARCHES, *gc.get_threshold()[1:])
+    atexit.register(gc.freeze)  # what is left goes back to the system with the process
 
 
 @contextmanager

@@ -5,7 +5,8 @@ import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
 
-from finetune.evaluate.novelty import NUM_REFERENCE, fit_novelty, sample_reference
+from finetune.evaluate.novelty import fit_novelty, sample_reference
+from finetune.recipe.resolve import NUM_REFERENCE
 from finetune.types import Sample
 
 

@@ -185,9 +185,30 @@ def test_precision_is_bf16_where_it_pays(resolved, has_fast_bf16, precision):
 def test_frozen_layers_are_in_bf16_where_it_pays_and_may_be(
     resolved, precision, gain, chosen, reason
 ):
-    recipe = resolved("default", f"runtime.precision={precision}", bf16_pass_gain=gain)
+    recipe = resolved(
+        "default", f"runtime.precision={precision}", bf16_pass_gain=gain, num_train=5_000
+    )
     assert recipe.runtime.frozen_precision == chosen
     assert recipe.reasons["runtime.frozen_precision"] == reason
+
+
+@pytest.mark.parametrize(
+    ("num_train", "novelty", "chosen", "words"),
+    [
+        (240, "true", "fp32", "but novelty needs 240 of 240 training images in fp32 as well"),
+        (2_000, "true", "fp32", "but novelty needs 500 of 2,000 training images in fp32 as well"),
+        (4_000, "true", "bf16", "measured here: a pass in bf16 is 2 times as fast"),
+        (240, "false", "bf16", "measured here: a pass in bf16 is 2 times as fast"),
+    ],
+)
+def test_nothing_is_computed_in_bf16_that_fp32_needs_as_well(
+    resolved, num_train, novelty, chosen, words
+):
+    recipe = resolved(
+        "default", f"evaluate.novelty={novelty}", bf16_pass_gain=2.0, num_train=num_train
+    )
+    assert recipe.runtime.frozen_precision == chosen
+    assert recipe.reasons["runtime.frozen_precision"].endswith(words)
 
 
 def test_a_recipe_without_steps_stays_in_fp32(resolved):

@@ -1,5 +1,7 @@
 """Modules are imported beside a piece of work, and nothing of it is left behind."""
 
+import gc
+import subprocess
 import sys
 import threading
 import warnings
@@ -49,3 +51,26 @@ def test_nothing_is_imported_where_nothing_is_named() -> None:
     before = threading.enumerate()
     with importing(()):
         assert threading.enumerate() == before
+
+
+def test_a_command_searches_for_garbage_rarely_and_not_at_its_end() -> None:
+    program = """
+import gc
+from finetune.runtime.imports import collect_rarely
+collect_rarely()
+
+
+print(gc.isenabled(), gc.get_threshold()[0], gc.get_freeze_count())
+import atexit
+atexit._run_exitfuncs()
+print(gc.get_freeze_count() > 0)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["True", "50000", "0", "True"]
+
+
+def test_a_person_who_imports_the_package_keeps_the_own_rhythm() -> None:
+    before = gc.get_threshold()
+    import finetune  # noqa: F401
+
+    assert gc.get_threshold() == before
