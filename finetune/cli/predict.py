@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +28,13 @@ _STDIN = "-"
 _ENDINGS = (".csv", ".jsonl")
 
 
+class Precision(StrEnum):
+    """Of the network's layers."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
 def predict(
     model: Model,
     paths: Annotated[
@@ -40,6 +49,10 @@ def predict(
         int | None,
         typer.Option("--top-k", metavar="K", min=1, help="Also give the K likeliest classes."),
     ] = None,
+    precision: Annotated[
+        Precision,
+        typer.Option("--precision", help="bf16 is faster where the device has units for it."),
+    ] = Precision.fp32,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -56,7 +69,7 @@ def predict(
     from finetune.report.tables import prediction_rows, write_predictions
 
     screen = Screen(sys.stderr)
-    outputs = _predict(model, items, screen)
+    outputs = _predict(model, items, screen, precision)
     if out is not None:
         write_predictions(outputs, out, top_k=top_k)
         screen.line(f"{len(outputs.names)} rows written to {out}")
@@ -85,14 +98,14 @@ def _items(paths: list[str]) -> list[Path]:
     return items
 
 
-def _predict(model: str, items: list[Path], screen: Screen) -> Outputs:
+def _predict(model: str, items: list[Path], screen: Screen, precision: Precision) -> Outputs:
     """Predict, with progress on a screen."""
     from finetune.model.bundle import load_bundle
     from finetune.model.inference import predict as predict_images
 
     bundle = load_bundle(model)
     with shown_progress(screen) as progress:
-        options = inference_options(len(items))
+        options = replace(inference_options(len(items)), precision=precision.value)
         return predict_images(bundle, items, options=options, progress=progress)
 
 

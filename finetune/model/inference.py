@@ -1,8 +1,8 @@
 """Prediction: the one code that turns images into probabilities, for every face and every figure.
 
-fp32, whatever training used, with batch normalisations folded into convolutions. An image that
-cannot be read has its reason, the others are predicted. Nothing here depends on batch size or on
-the number of workers.
+fp32, whatever training used and unless bf16 is asked for, with batch normalisations folded into
+convolutions. An image that cannot be read has its reason, the others are predicted. Nothing here
+depends on batch size or on the number of workers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -50,11 +50,15 @@ __all__ = ["ImageLike", "InferenceOptions", "predict", "predict_samples"]
 class InferenceOptions:
     """How prediction runs; none of it changes an answer by more than rounding.
 
+    Careful: bf16 rounds to three digits, which changes answers that are nearly ties; how many is in
+    `docs/benchmarks/precision.json`.
+
     Attributes:
         device: A torch device string.
         batch_size: Images at a time.
         workers: Processes that decode; 0 decodes in this one.
         max_pixels: Images with more pixels are not decoded.
+        precision: Of the network's layers, where autocast of torch allows it.
         keeps_features: Whether what enters the head is kept in the outputs.
         budgets: What features that are stored may take; None for the defaults.
     """
@@ -63,6 +67,7 @@ class InferenceOptions:
     batch_size: int = 32
     workers: int = 0
     max_pixels: int = 178_956_970
+    precision: Literal["fp32", "bf16"] = "fp32"
     keeps_features: bool = False
     budgets: Budgets | None = None
 
@@ -96,7 +101,7 @@ def predict(
     names = names or [
         str(item) if isinstance(item, Path) else str(i) for i, item in enumerate(items)
     ]
-    answers = _Answers(bundle, len(items), keeps_features=options.keeps_features)
+    answers = _Answers(bundle, len(items), options)
     errors: dict[int, str] = {}
     looks = _unknown_looks(len(items)) if are_looks_wanted else None
     network = _ready(bundle.network, options.device)
@@ -239,12 +244,17 @@ class _Answers:
     Args:
         bundle: The model.
         num_images: N.
-        keeps_features: Whether features are kept as well.
+        options: The precision, and whether features are kept as well.
     """
 
-    def __init__(self, bundle: Bundle, num_images: int, *, keeps_features: bool) -> None:
+    def __init__(self, bundle: Bundle, num_images: int, options: InferenceOptions) -> None:
         self._bundle = bundle
-        self._keeps_features = keeps_features
+        self._keeps_features = options.keeps_features
+        self._rounding = torch.autocast(
+            torch.device(options.device).type,
+            dtype=torch.bfloat16,
+            enabled=options.precision == "bf16",
+        )
         self._logits = np.full((num_images, len(bundle.classes)), np.nan, dtype=np.float32)
         self._features: NDArray[np.float32] | None = None
         has_novelty = bundle.calibration.novelty is not None
@@ -255,9 +265,12 @@ class _Answers:
         """Send uint8 images (B, C, H, W) through the network, and keep what comes out."""
         images = self._bundle.preprocessing.normalize(batch)
         if self._novelty is None and not self._keeps_features:
-            self._logits[positions] = network(images).float().cpu().numpy()
+            with self._rounding:
+                logits = network(images)
+            self._logits[positions] = logits.float().cpu().numpy()
             return
-        logits, features = network.answers(images)
+        with self._rounding:
+            logits, features = network.answers(images)
         self._logits[positions] = logits.float().cpu().numpy()
         novelty = self._bundle.calibration.novelty
         if novelty is not None and self._novelty is not None:

@@ -110,6 +110,16 @@ def test_json_lines_have_the_likeliest_classes(
     assert "top_3" not in row
 
 
+def test_bf16_rounds_probabilities_where_it_is_asked_for(
+    made: Any, photo: Path, call: Callable[..., Any]
+) -> None:
+    command = ("predict", str(made.folder), str(photo), "--json")
+    (exact,), (again,) = (json.loads(call(*command).out) for _ in range(2))
+    (rounded,) = json.loads(call(*command, "--precision", "bf16").out)
+    assert exact["p_red"] == again["p_red"] != rounded["p_red"]
+    assert rounded["p_red"] == pytest.approx(exact["p_red"], abs=0.05)  # three digits a layer
+
+
 def test_more_classes_than_there_are_gives_all(
     made: Any, photo: Path, call: Callable[..., Any]
 ) -> None:
