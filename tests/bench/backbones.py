@@ -119,18 +119,26 @@ def read(folder: Path, tier: str) -> Iterator[dict[str, Any]]:
 
 
 def merge(folder: Path, out: Path) -> int:
-    """Write one row an architecture, with what both tiers found, as one file."""
+    """Write one row an architecture, with what the tiers found, into one file.
+
+    What the file has of a tier that was not swept here stays.
+    """
     from finetune.model.facts import load_facts
 
+    earlier = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {}
+    before = {row["name"]: row for row in earlier.get("rows", ())}
     taken = {tier: {row["name"]: row for row in read(folder, tier)} for tier in TIERS}
     shapes, steps, splits = (taken[tier] for tier in TIERS)
     rows = []
     for facts in load_facts():
         shape, step = shapes.get(facts.name), steps.get(facts.name)
-        known = {key: shape[key] for key in FACTS if key in shape} if shape else {}
-        row = {"name": facts.name, "num_parameters": facts.num_parameters, **known}
-        row |= {"shape": result(shape), "step": result(step)}
-        row |= {"step_size": step["size"]} if step and "size" in step else {}
+        row = {"name": facts.name, "num_parameters": facts.num_parameters}
+        row |= {"shape": None, "step": None} | before.get(facts.name, {})
+        if shape:
+            row |= {key: shape[key] for key in FACTS if key in shape} | {"shape": result(shape)}
+        if step:
+            row |= {"step": result(step)}
+            row |= {"step_size": step["size"]} if "size" in step else {}
         row |= split_facts(splits.get(facts.name))
         rows.append(row)
     head = {
@@ -138,9 +146,11 @@ def merge(folder: Path, out: Path) -> int:
         "command": "python tests/bench/backbones.py shape; … step; … split; … merge",
         "versions": {name: version(name) for name in ("torch", "timm")},
         "device": f"one core a shard, {platform.machine()}, no GPU",
-        "seconds": {
-            tier: round(sum(row["seconds"] for row in rows.values()))
-            for tier, rows in taken.items()
+        "seconds": earlier.get("seconds", {})
+        | {
+            tier: round(sum(row["seconds"] for row in found.values()))
+            for tier, found in taken.items()
+            if found
         },
         "num_candidates": {tier: len(candidates(tier)) for tier in TIERS},
     }
@@ -156,12 +166,16 @@ def split_facts(row: dict[str, Any] | None) -> dict[str, Any]:
     """Say how an architecture was split and how many bytes an image crosses; nothing untaken."""
     if row is None:
         return {}
-    return {"split": row.get("error", row.get("how")), "split_bytes": row.get("bytes")}
+    how = row.get("error", row.get("how"))
+    if how == "none":
+        how = f"not cut, {row['reason']}"
+    return {"split": how, "split_bytes": row.get("bytes")}
 
 
-def result(row: dict[str, Any] | None) -> str | None:
-    """Say how a tier ended for an architecture; None where it was not taken."""
-    return None if row is None else row.get("error", "pass")
+def result(row: dict[str, Any]) -> str:
+    """Say how a tier ended for an architecture."""
+    found: str = row.get("error", "pass")
+    return found
 
 
 if __name__ == "__main__":
