@@ -28,20 +28,31 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
 
 
 def fastest(rows: Sequence[Row], kind: str, measure: str) -> list[Row]:
-    """Give the rows of that contender of a kind whose median is least; none where there is none."""
-    named = _distinct(row["contender"] for row in rows if row["kind"] == kind)
-    candidates = [[row for row in rows if row["contender"] == name] for name in named]
-    known = [group for group in candidates if _median(group, measure) is not None]
-    return min(known, key=lambda group: _median(group, measure) or 0.0, default=[])
+    """Give the rows of the fastest contender of a kind; none where there is none.
+
+    It is the one that was least behind the fastest of its rounds, by the median over the rounds
+    that it took part in: rounds may be of different machines.
+    """
+    candidates = [row for row in rows if row["kind"] == kind and row[measure] is not None]
+    least: dict[Any, float] = {}
+    for row in candidates:
+        least[_round(row)] = min(row[measure], least.get(_round(row), row[measure]))
+    named = _distinct(row["contender"] for row in candidates)
+    groups = [[row for row in candidates if row["contender"] == name] for name in named]
+    return min(
+        groups,
+        key=lambda group: statistics.median(row[measure] / least[_round(row)] for row in group),
+        default=[],
+    )
 
 
 def median_ratio(above: Sequence[Row], below: Sequence[Row], measure: str) -> float | None:
     """Give the median over the rounds of one's measure over the other's in the same round."""
-    by_round = {(row["round"], row["seed"]): row[measure] for row in below}
+    by_round = {_round(row): row[measure] for row in below}
     ratios = [
-        row[measure] / by_round[row["round"], row["seed"]]
+        row[measure] / by_round[_round(row)]
         for row in above
-        if row[measure] is not None and by_round.get((row["round"], row["seed"]))
+        if row[measure] is not None and by_round.get(_round(row))
     ]
     return round(statistics.median(ratios), 3) if ratios else None
 
@@ -74,6 +85,11 @@ def _summary(group: Sequence[Row], contender: str) -> Row:
         "trained_parameters": own[0]["trained_parameters"],
         "num_photos": own[0]["num_photos"],
     }
+
+
+def _round(row: Row) -> tuple[int, int]:
+    """Name the round of a run."""
+    return row["round"], row["seed"]
 
 
 def _median(rows: Sequence[Row], measure: str) -> float | None:
