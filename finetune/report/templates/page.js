@@ -3,6 +3,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const details = JSON.parse(document.getElementById("details").textContent);
+const haveMaps = Object.values(details).some((detail) => detail.maps);
 
 /** Make an element with properties and children; text is never markup. */
 function make(name, properties = {}, ...children) {
@@ -71,26 +72,31 @@ function draw(name, attributes, ...children) {
   return element;
 }
 
+/** Whether the network saw a part of a photo only. */
+function isPart({ box: [x, y, width, height], ...detail }) {
+  return x > 0.5 || y > 0.5 || x + width < detail.width - 0.5 || y + height < detail.height - 0.5;
+}
+
 /** Say in words what a map shows, for who does not see it and for who does. */
-function mapWords([name, , strongest]) {
-  return strongest
-    ? `Coloured: what speaks for ${name}, the lighter the more; most of it ${strongest}.`
+function mapWords(detail, [name, , strongest]) {
+  const words = strongest
+    ? `Coloured: what speaks for ${name}, the lighter the more; strongest ${strongest} of the photo.`
     : `Nothing in this photo speaks for ${name} more than for other classes.`;
+  return words + (isPart(detail) ? " The model saw what is in the frame." : "");
 }
 
 /** The picture of a photo, large, with a map over it where one is chosen; or why there is none. */
 function picture(key, detail, map) {
   if (detail.reason) return make("p", { className: "absent" }, "no picture: " + detail.reason);
-  const words = `${detail.label}: ${detail.name}` + (map ? `. ${mapWords(map)}` : "");
+  const words = `${detail.label}: ${detail.name}` + (map ? `. ${mapWords(detail, map)}` : "");
   const svg = draw("svg", {
     class: "picture", viewBox: `0 0 ${detail.width} ${detail.height}`, role: "img", "aria-label": words,
   }, draw("use", { href: "#" + key }));
   if (map) {
     const [x, y, width, height] = detail.box;
     const place = { x, y, width, height };
-    svg.append(
-      draw("image", { ...place, class: "heat", href: map[1], preserveAspectRatio: "none", filter: "url(#heat)" }),
-      draw("rect", { ...place, class: "seen" }));
+    svg.append(draw("image", { ...place, href: map[1], preserveAspectRatio: "none", filter: "url(#heat)" }));
+    if (isPart(detail)) svg.append(draw("rect", { ...place, class: "seen" }));
   }
   return svg;
 }
@@ -105,7 +111,7 @@ function action(text, key, act) {
 
 /** Buttons that lay a map over the photo, or take it away; what is said of it stands below. */
 function mapChoice(detail, chosen, choose) {
-  if (!detail.maps) return [];
+  if (!detail.maps) return haveMaps ? [make("p", { id: "said" }, "Maps are made of the photos to look at only.")] : [];
   const buttons = detail.maps.map(([name], index) => {
     const button = action(`What speaks for ${name}`, `map ${index}`, () => choose(index === chosen ? null : index));
     button.setAttribute("aria-pressed", String(index === chosen));
@@ -116,7 +122,7 @@ function mapChoice(detail, chosen, choose) {
   group.setAttribute("role", "group");
   group.setAttribute("aria-label", "Where the model looked");
   const map = detail.maps[chosen];
-  return map ? [group, make("p", { id: "said" }, mapWords(map))] : [group];
+  return map ? [group, make("p", { id: "said" }, mapWords(detail, map))] : [group];
 }
 
 /** The likeliest classes of a photo as a table, its own among them. */
