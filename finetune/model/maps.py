@@ -72,6 +72,21 @@ class _Seen:
     values: torch.Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """What one image gives on its way.
+
+    Attributes:
+        logits: (1, K).
+        seen: Outputs that have places, in their order.
+        num_before_lost: How many of them come before the last tokens whose grid is not known.
+    """
+
+    logits: torch.Tensor
+    seen: list[_Seen]
+    num_before_lost: int
+
+
 def find_map_source(network: nn.Module, images: torch.Tensor) -> MapSource | None:
     """Find the last feature map on whose places the answer depends.
 
@@ -80,18 +95,21 @@ def find_map_source(network: nn.Module, images: torch.Tensor) -> MapSource | Non
         images: Normalised; the first is looked at.
 
     Returns:
-        None where no output has places, or the answer depends on none of them.
+        None where no output has places, the answer depends on none of them, or the network goes on
+        with tokens that never were a grid: in what order they stand is not known.
     """
     with torch.enable_grad():
-        seen, logits = _watch(network, images[:1].detach().clone().requires_grad_())
+        passed = _watch(network, images[:1].detach().clone().requires_grad_())
+        logits, seen = passed.logits, passed.seen[passed.num_before_lost :]
         # Any sum in which no two logits weigh the same: classes that differ do not cancel out.
         answer = (logits * torch.linspace(1, 2, logits.shape[1], device=logits.device)).sum()
     shape = _shape_of_the_stream(seen)
     for part in (seen[-_LAST_OUTPUTS:], seen):  # the end alone is a short way back
         depending = _depending(answer, part)
         alike = [one for one in depending if one.values.shape == shape]
+        as_wide = [one for one in depending if shape and one.values.shape[-1] == shape[-1]]
         if depending:
-            return (alike or depending)[-1].source
+            return (alike or as_wide or depending)[-1].source
     return None
 
 
@@ -180,20 +198,23 @@ def _num_places(gradient: torch.Tensor) -> int:
     return int((gradient != 0).any(dim=2).sum()) if bool(gradient.isfinite().all()) else 0
 
 
-def _watch(network: nn.Module, image: torch.Tensor) -> tuple[list[_Seen], torch.Tensor]:
-    """Send one image through a network; give the outputs that have places, in their order."""
+def _watch(network: nn.Module, image: torch.Tensor) -> _Pass:
+    """Send one image through a network, and watch what has places."""
     seen: list[_Seen] = []
+    num_before_lost = 0
     calls: dict[str, int] = {}
     size = (image.shape[-2], image.shape[-1])
 
     def after(name: str) -> object:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
+            nonlocal num_before_lost
             call = calls[name] = calls.get(name, -1) + 1
             if isinstance(output, torch.Tensor) and output.requires_grad and len(output) == 1:
-                grids = [one.source.grid for one in seen]
-                read = _read_shape(tuple(output.shape), size, grids)
+                read = _read_shape(tuple(output.shape), size, seen)
                 if read is not None:
                     seen.append(_Seen(MapSource(name, call, *read), output))
+                elif output.ndim == 3 and output.shape[1] > 1:
+                    num_before_lost = len(seen)
 
         return hook
 
@@ -203,11 +224,11 @@ def _watch(network: nn.Module, image: torch.Tensor) -> tuple[list[_Seen], torch.
                 handle = module.register_forward_hook(after(name))
                 stack.callback(handle.remove)
         logits = network(image)
-    return seen, logits
+    return _Pass(logits, seen, num_before_lost)
 
 
 def _read_shape(
-    shape: tuple[int, ...], image_size: Grid, grids: Sequence[Grid]
+    shape: tuple[int, ...], image_size: Grid, seen: Sequence[_Seen]
 ) -> tuple[Layout, Grid, int] | None:
     """Tell how an output has places: its layout, its grid and the tokens before; None if not."""
     if len(shape) == 4:
@@ -216,9 +237,13 @@ def _read_shape(
             ("channels last", (shape[1], shape[2])),
         ]
         layout, grid = min(readings, key=lambda reading: _stretch(reading[1], image_size))
-        has_places = math.prod(grid) > 1 and _stretch(grid, image_size) <= _MOST_STRETCH
+        # As many rows as there are tokens: weights of attention, whose places are pairs of tokens.
+        is_of_pairs = any(one.values.shape[1:2] == grid[:1] for one in seen if one.values.ndim == 3)
+        is_image_like = math.prod(grid) > 1 and _stretch(grid, image_size) <= _MOST_STRETCH
+        has_places = is_image_like and not is_of_pairs
         return (layout, grid, 0) if has_places else None
     if len(shape) == 3:
+        grids = {one.source.grid for one in seen}
         fitting = [grid for grid in grids if 0 <= shape[1] - math.prod(grid) <= _MOST_PREFIX_TOKENS]
         if fitting:
             grid = max(fitting, key=math.prod)

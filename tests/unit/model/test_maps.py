@@ -32,6 +32,13 @@ NETWORKS = [
         0,
     ),
     ("cait_xxs24_224", {"img_size": 96, "depth": 2}, "tokens", (6, 6), 0),
+    (
+        "convit_tiny",
+        {"img_size": 96},
+        "tokens",
+        (6, 6),
+        1,
+    ),  # its attention is seen, pairs of tokens
     ("mixer_s32_224", {"img_size": 96}, "tokens", (3, 3), 0),
 ]
 
@@ -186,6 +193,30 @@ def test_of_a_module_that_is_called_twice_the_second_output_counts() -> None:
 def test_a_network_without_places_has_no_map() -> None:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 64, 8), nn.ReLU(), nn.Linear(8, 2)).eval()
     assert find_map_source(network, random_images(1, 8, 8)) is None
+
+
+def test_tokens_that_never_were_a_grid_have_no_map() -> None:
+    network = make_network("hiera_tiny_224", img_size=64)  # reorders its patches by windows
+    assert find_map_source(network, random_images(1, 64, 64)) is None
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_mambaout", "test_convnext"])
+def test_a_place_of_the_map_is_that_place_of_the_image(name: str) -> None:
+    network = make_network(name)
+    image = random_images(1, SIDE, SIDE).requires_grad_()
+    source = find_map_source(network, image)
+    assert source is not None
+    caught: list[torch.Tensor] = []
+    layer = network.get_submodule(source.module)
+    layer.register_forward_hook(lambda *arguments: caught.append(arguments[2]))
+    network(image)
+    places = source.by_place(caught[0])
+    columns = source.grid[1]
+    corners = [places[0, place].square().sum() for place in (0, columns - 1, -columns, -1)]
+    energy = [torch.autograd.grad(one, image, retain_graph=True)[0].square() for one in corners]
+    quarters = [one[0].sum(0).unflatten(0, (2, -1)).unflatten(2, (2, -1)) for one in energy]
+    sums = torch.stack([one.sum((1, 3)).flatten() for one in quarters])  # (corner, quarter)
+    assert sums.argmax(dim=1).tolist() == [0, 1, 2, 3]
 
 
 def test_a_network_that_ignores_its_places_has_no_map() -> None:
