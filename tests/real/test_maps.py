@@ -12,6 +12,7 @@ from finetune.model.inference import ready
 from finetune.model.maps import compute_maps, find_map_source
 from finetune.pipeline import run
 from finetune.recipe.load import load_recipe
+from finetune.recipe.merge import with_arguments
 
 pytestmark = pytest.mark.real
 
@@ -30,7 +31,7 @@ def tile(path: Path) -> Image.Image:
 def test_a_map_points_at_the_quarter_that_is_of_the_class(assets: Path, tmp_path: Path) -> None:
     data = assets / "datasets/textures"
     network = f"local-dir:{assets}/weights/mobilenetv2_100.in1k"
-    recipe = load_recipe("probe", overrides=[f"model.backbone={network}", f"data.path={data}"])
+    recipe = with_arguments(load_recipe("probe"), backbone=network, data=data, device="cpu")
     bundle = run(recipe, out=tmp_path / "run").bundle
     tiles = {name: tile(sorted((data / "val" / name).iterdir())[0]) for name in CLASSES}
     images, corners, wanted = [], [], []
@@ -51,6 +52,5 @@ def test_a_map_points_at_the_quarter_that_is_of_the_class(assets: Path, tmp_path
     quarters = doubled.reshape(len(maps), 2, 7, 2, 7).sum((2, 4)).reshape(len(maps), 4)
     shares = quarters[range(len(maps)), corners] / quarters.sum(1)
     assert len(shares) == 12
-    print(shares.round(2), (quarters.argmax(1) == corners).mean())
-    assert (quarters.argmax(1) == corners).mean() >= 0.9  # chance: 0.25
-    assert shares.mean() > 0.6  # chance: 0.25
+    assert (quarters.argmax(1) == corners).mean() >= 0.9  # 12 of 12 when written; chance is 0.25
+    assert shares.mean() > 0.7  # 0.84 when written; chance is 0.25
