@@ -122,7 +122,7 @@ def run(
     header = _header(folder, planned, trained, evaluated, seconds)
     write_tables(evaluated.results, folder.path, header=header)
     checkpoints.remove()
-    try_report(folder.path, warn=lambda message: tell(Warned(message)))
+    try_report(folder.path, evaluated.bundle, warn=lambda message: tell(Warned(message)))
     tell(RunEnded(str(folder.path), str(folder.model), _origin(trained), seconds))
     return Run(folder.path, resolved, evaluated.bundle, evaluated.results, index, seconds)
 

@@ -74,7 +74,7 @@ def evaluate(
 
         make_folder(out)
         write_tables({split: result}, out, header=header)
-        report = write_report(out, data=Path(data))
+        report = write_report(out, bundle, data=Path(data))
         screen.line(f"tables written to {out}, and what they say to {report.path}")
     if json:
         print_json(metrics_document({split: result}, header=header))

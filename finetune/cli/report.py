@@ -26,7 +26,8 @@ def report(
     """Write report.html and plots/ into a run folder: what the model learned, on one page.
 
     The page is one file that opens without a network. It is made of the files of the run alone;
-    the photos are read again for small pictures. An earlier page there is replaced.
+    the photos are read again for small pictures and, with the saved model, for maps of where it
+    looked. An earlier page there is replaced.
 
     Example: finetune report runs/photos-efficientnet_b0-001
     """

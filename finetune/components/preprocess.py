@@ -270,6 +270,25 @@ class Preprocessing(Section):
         kept = min(1.0, input_height / new_height) * min(1.0, input_width / new_width)
         return 1.0 - kept
 
+    def seen(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Tell which part of an image the network sees.
+
+        Args:
+            width: Of the decoded image, in pixels.
+            height: Of the decoded image, in pixels.
+
+        Returns:
+            Left, top, width and height of that part, as shares of the image's own. Where borders
+            are padded it reaches beyond the image.
+
+        Example:
+            >>> Preprocessing(input_size=(3, 64, 64), crop_pct=1.0).seen(128, 64)
+            (0.25, 0.0, 0.5, 1.0)
+        """
+        resized, wanted = self.resized_px(width, height), (self.input_size[2], self.input_size[1])
+        left, top = (_margin(*sides) / sides[0] for sides in zip(resized, wanted, strict=True))
+        return left, top, wanted[0] / resized[0], wanted[1] / resized[1]
+
     def resized(self, width: int, height: int) -> tuple[float, float]:
         """Tell the width and height, in pixels and unrounded, that an image has before the crop."""
         box_height, box_width = (math.floor(side / self.crop_pct) for side in self.input_size[1:])
@@ -298,6 +317,11 @@ class Preprocessing(Section):
         )
         is_equal = self.resized_px(*reduced) == wanted
         return is_ample and is_equal and self.interpolation != "nearest"
+
+
+def _margin(side: int, wanted: int) -> int:
+    """Give the pixels that a centre crop cuts off before an image; below 0 those that it pads."""
+    return round((side - wanted) / 2) if side >= wanted else -((wanted - side) // 2)
 
 
 def _channels_in(values: Mapping[str, Any]) -> int | None:

@@ -43,7 +43,7 @@ Row: TypeAlias = tuple[int, "torch.Tensor | None", str, Size]
 
 _UNKNOWN = (float("nan"), float("nan"))
 
-__all__ = ["ImageLike", "InferenceOptions", "predict", "predict_samples"]
+__all__ = ["ImageLike", "InferenceOptions", "predict", "predict_samples", "ready"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def predict(
     answers = _Answers(bundle, len(items), options)
     errors: dict[int, str] = {}
     looks = _unknown_looks(len(items)) if are_looks_wanted else None
-    network = _ready(bundle.network, options.device)
+    network = ready(bundle.network, options.device)
     done = 0
     with freed_memory_kept() if len(items) > 1 else nullcontext():
         for positions, batch, reasons, sizes in _loader(bundle, items, options):
@@ -230,8 +230,13 @@ def _fill_in_sizes(outputs: Outputs, samples: Sequence[Sample]) -> None:
 
 
 @lru_cache(maxsize=1)  # a person who predicts photo after photo has one network
-def _ready(network: Network, device: str) -> Network:
-    """Bring a network to the device, in eval mode, fused, in the layout its family is fast in."""
+def ready(network: Network, device: str) -> Network:
+    """Bring a network to the device, in eval mode, fused, in the layout its family is fast in.
+
+    Args:
+        network: It moves; what is given is a copy of it where something could be fused.
+        device: A torch device string.
+    """
     is_of_tokens = find_family(network) == "vit"
     layout = torch.contiguous_format if is_of_tokens else torch.channels_last
     ready = fused(network.to(device).eval(), network.input_size)

@@ -55,6 +55,7 @@ __all__ = [
     "EvaluateSection",
     "ModelSection",
     "Recipe",
+    "ReportSection",
     "ResolvedDataSection",
     "ResolvedRecipe",
     "ResolvedRuntimeSection",
@@ -286,6 +287,14 @@ class EvaluateSection(Section):
     )
 
 
+class ReportSection(Section):
+    """What the page of a run shows beside what its tables say."""
+
+    maps: Literal["grad-cam", "none"] = Field(
+        "grad-cam", description="Where the model looked, for the photos that the page is about."
+    )
+
+
 class Recipe(Section):
     """What a run does, as a person writes it.
 
@@ -313,6 +322,7 @@ class Recipe(Section):
     evaluate: EvaluateSection = Field(
         EvaluateSection(), description="What chooses, what is fitted."
     )
+    report: ReportSection = Field(ReportSection(), description="What the page of the run shows.")
 
     @field_validator("schema_version", mode="before")
     @classmethod

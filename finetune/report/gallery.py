@@ -91,11 +91,16 @@ class Gallery:
     cells: Mapping[tuple[int, int], Cell]
 
     @property
+    def studied(self) -> tuple[int, ...]:
+        """Those of mistakes, unsure answers and pairs, each once: 72 at most."""
+        of_pairs = [place for pair in self.pairs for place in pair.photos]
+        return tuple(dict.fromkeys([*self.surest, *self.least_sure, *of_pairs]))
+
+    @property
     def photos(self) -> tuple[int, ...]:
         """Every position that is shown, each once, in a stable order."""
-        of_pairs = [place for pair in self.pairs for place in pair.photos]
         of_cells = [place for cell in self.cells.values() for place in cell.photos]
-        return tuple(dict.fromkeys([*self.surest, *self.least_sure, *of_pairs, *of_cells]))
+        return tuple(dict.fromkeys([*self.studied, *of_cells]))
 
 
 def choose_photos(answers: Answers, *, max_photos: int = MAX_PHOTOS) -> Gallery:

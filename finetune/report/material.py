@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from io import StringIO
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from finetune.data.leaks import Leaks
 from finetune.errors import FinetuneError, RecipeError
@@ -22,10 +22,14 @@ from finetune.evaluate.slices import Slice
 from finetune.report.answers import Answers, read_answers
 from finetune.types import LeftOut
 
+if TYPE_CHECKING:
+    from finetune.recipe.schema import Recipe
+
 __all__ = ["Course", "Epoch", "Material", "Part", "read_material"]
 
 SCHEMA_VERSION = 1  # of metrics.json and of environment.json
 _KINDS = ("DataFound", "EpochEnded", "Resumed", "StageEnded", "Warned")  # events that are used
+_MAPS = "grad-cam"  # the default of report.maps, where there is no recipe
 _ORDER = ("test", "val", "train")  # which part the page is about: the first that there is
 
 
@@ -97,6 +101,7 @@ class Material:
         recipe: The text of `recipe.yaml`; None where there is none.
         recipe_name: Name of the recipe.
         data: Folder or CSV that was trained on; None where it is not known.
+        maps: By which method maps are made, or `none`.
         environment: `environment.json`; empty where there is none.
     """
 
@@ -108,6 +113,7 @@ class Material:
     recipe: str | None
     recipe_name: str | None
     data: Path | None
+    maps: str
     environment: Mapping[str, Any]
 
     @property
@@ -174,7 +180,7 @@ def read_material(folder: Path) -> Material:
         raise _damaged(folder / "metrics.json", "it has the figures of no part")
     recipe = folder / "recipe.yaml"
     environment = folder / "environment.json"
-    name, data = _read_recipe(recipe) if recipe.is_file() else (None, None)
+    asked = _read_recipe(recipe) if recipe.is_file() else None
     return Material(
         folder=folder,
         document=document,
@@ -182,8 +188,9 @@ def read_material(folder: Path) -> Material:
         epochs=tuple(_read_epochs(folder / "history.csv")),
         course=_read_course(folder / "events.jsonl"),
         recipe=_read_text(recipe) if recipe.is_file() else None,
-        recipe_name=name,
-        data=data,
+        recipe_name=asked.name if asked else None,
+        data=Path(asked.data.path) if asked and asked.data.path else None,
+        maps=asked.report.maps if asked else _MAPS,
         environment=_read_json(environment) if environment.is_file() else {},
     )
 
@@ -294,15 +301,14 @@ def _read_events(path: Path) -> Iterator[Mapping[str, Any]]:
             yield row
 
 
-def _read_recipe(path: Path) -> tuple[str | None, Path | None]:
-    """Read the name of a recipe and its data; neither where parts of it come from Python."""
+def _read_recipe(path: Path) -> Recipe | None:
+    """Read a recipe; None where parts of it come from Python."""
     from finetune.recipe.load import load_recipe
 
     try:
-        recipe = load_recipe(path)
+        return load_recipe(path)
     except RecipeError:
-        return None, None
-    return recipe.name, Path(recipe.data.path) if recipe.data.path else None
+        return None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

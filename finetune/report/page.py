@@ -28,6 +28,15 @@ if TYPE_CHECKING:
 __all__ = ["Head", "render_page"]
 
 _TEMPLATES = files("finetune.report") / "templates"
+# From a grey map to colours over a photo: steps of red, green, blue and opacity from 0 to 1. Where
+# nothing speaks for a class the photo is bare. Lightness rises all the way, so that it can be read
+# without telling hues apart, as in matplotlib's inferno, whose upper part this is.
+_HEAT = {
+    "R": "0.30 0.55 0.80 0.95 0.99",
+    "G": "0.05 0.12 0.25 0.55 0.95",
+    "B": "0.45 0.42 0.28 0.05 0.55",
+    "A": "0 0.35 0.55 0.68 0.78",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,7 @@ def render_page(
         script=_trusted(script),
         style_digest=_digest(style),
         script_digest=_digest(script),
+        heat=_HEAT,
         version=__version__,
     )
 

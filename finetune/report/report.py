@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finetune.errors import DataError, FinetuneError
 from finetune.report.gallery import choose_photos
+from finetune.report.maps import Looker
 from finetune.report.material import Material, read_material
 from finetune.report.photos import photo_root, read_photos
 from finetune.runtime.files import write_with
+
+if TYPE_CHECKING:
+    from finetune.model.bundle import Bundle
 
 __all__ = ["REPORT_NAME", "Report", "try_report", "write_report"]
 
@@ -40,11 +45,13 @@ class Report:
     reason: str = ""
 
 
-def write_report(folder: Path, *, data: Path | None = None) -> Report:
+def write_report(folder: Path, bundle: Bundle | None = None, *, data: Path | None = None) -> Report:
     """Write `report.html` and `plots/` into the folder of a run or an evaluation.
 
     Args:
         folder: Where its files stand; what they say is all that the report says.
+        bundle: The model that gave the answers, for maps of where it looked; None takes that of
+            the folder, where there is one.
         data: Folder or CSV of the photos; None takes what the recipe names.
 
     Raises:
@@ -56,22 +63,25 @@ def write_report(folder: Path, *, data: Path | None = None) -> Report:
     if data is not None and not data.exists():
         raise DataError(f"{data} does not exist", hint="name the folder or CSV of the photos")
     material = read_material(folder)
-    report, text = _make_page(material, data)
+    report, text = _make_page(material, data, Looker(material, bundle))
     # What is no valid text of a file name stands in tables as \udcXX, and so it does here.
     write_with(report.path, lambda to: to.write_bytes(text.encode("utf-8", "backslashreplace")))
     write_plots(material, folder / _PLOTS)
     return report
 
 
-def try_report(folder: Path, *, warn: Callable[[str], None]) -> Report | None:
+def try_report(
+    folder: Path, bundle: Bundle | None = None, *, warn: Callable[[str], None]
+) -> Report | None:
     """Write the report at the end of a run, which is not lost where that fails.
 
     Args:
         folder: The run folder.
+        bundle: The model of the run, where it is at hand.
         warn: Told why there is no report.
     """
     try:
-        return write_report(folder)
+        return write_report(folder, bundle)
     except FinetuneError as error:
         reason = error.message
     except _FAILURES as error:
@@ -80,7 +90,7 @@ def try_report(folder: Path, *, warn: Callable[[str], None]) -> Report | None:
     return None
 
 
-def _make_page(material: Material, data: Path | None) -> tuple[Report, str]:
+def _make_page(material: Material, data: Path | None, looker: Looker) -> tuple[Report, str]:
     """Make the page of a run."""
     from finetune.report.page import Head, render_page
     from finetune.report.sections import build_sections
@@ -89,8 +99,9 @@ def _make_page(material: Material, data: Path | None) -> tuple[Report, str]:
     gallery = choose_photos(material.main.answers)
     source_path = data or material.data
     names = [material.main.answers.names[place] for place in gallery.photos]
-    photos = read_photos(photo_root(source_path) if source_path else None, names)
-    source = Source.of(material, gallery, photos)
+    root = photo_root(source_path) if source_path else None
+    photos = read_photos(root, names)
+    source = Source.of(material, gallery, photos, looker.look(gallery, photos, root))
     kind = "Run" if material.is_run else "Evaluation of"
     head = Head(
         title=f"{kind} {material.name}",

@@ -179,6 +179,7 @@ def photos(source: Source) -> Section | None:
         "num_shown": len(source.shots),
         "data": material.data,
         "part_word": PART_WORDS[material.main.split],
+        "maps": source.maps,
     }
     return Section("photos", "Photos to look at", "photos.html", values)
 

@@ -10,6 +10,7 @@ from finetune.report.words import as_percent
 
 if TYPE_CHECKING:
     from finetune.report.gallery import Gallery
+    from finetune.report.maps import Maps, PhotoMaps
     from finetune.report.material import Material
     from finetune.report.photos import Photo
 
@@ -44,6 +45,7 @@ class Shot:
         predicted: The class that it is taken for.
         own: Probability of its class.
         likeliest: Classes and their probabilities, the likeliest first.
+        maps: Where the model looked; None where that is not known.
     """
 
     key: str
@@ -52,6 +54,7 @@ class Shot:
     predicted: str
     own: float
     likeliest: tuple[tuple[str, float], ...]
+    maps: PhotoMaps | None = None
 
     @property
     def confidence(self) -> float:
@@ -70,12 +73,21 @@ class Shot:
             "width": self.photo.width,
             "height": self.photo.height,
             "reason": self.photo.reason,
+            **(self._map_details(self.maps) if self.maps else {}),
         }
 
     @property
     def is_right(self) -> bool:
         """Whether it is taken for what it is."""
         return self.label == self.predicted
+
+    def _map_details(self, maps: PhotoMaps) -> dict[str, object]:
+        """Give the maps, and where they lie over the small picture, in its pixels."""
+        sides = (self.photo.width, self.photo.height) * 2
+        return {
+            "box": [round(share * side, 2) for share, side in zip(maps.box, sides, strict=True)],
+            "maps": [[one.name, one.uri, one.strongest] for one in maps.maps],
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,25 +98,31 @@ class Source:
         material: What the files say.
         gallery: Which photos are shown.
         shots: These photos, by position in the answers.
+        maps: Where the model looked.
     """
 
     material: Material
     gallery: Gallery
     shots: Mapping[int, Shot]
+    maps: Maps
 
     @classmethod
-    def of(cls, material: Material, gallery: Gallery, photos: Mapping[str, Photo]) -> Source:
-        """Put together what the model says of each photo and its picture."""
+    def of(
+        cls, material: Material, gallery: Gallery, photos: Mapping[str, Photo], maps: Maps
+    ) -> Source:
+        """Put together what the model says of each photo, its picture and its maps."""
         answers = material.main.answers
         shots = {}
         for number, place in enumerate(gallery.photos):
             ranked = zip(answers.likeliest[place], answers.probabilities[place], strict=True)
+            name = answers.names[place]
             shots[place] = Shot(
                 key=f"photo-{number}",
-                photo=photos[answers.names[place]],
+                photo=photos[name],
                 label=answers.classes[answers.labels[place]],
                 predicted=answers.classes[answers.predicted[place]],
                 own=float(answers.own[place]),
                 likeliest=tuple((answers.classes[rank], float(share)) for rank, share in ranked),
+                maps=maps.photos.get(name),
             )
-        return cls(material, gallery, shots)
+        return cls(material, gallery, shots, maps)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from synthetic import Plan, write_run
+from synthetic import Plan, make_bundle, write_run
 
+from finetune.components.preprocess import Preprocessing
 from finetune.report.report import write_report
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -47,7 +48,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("report")
     plan = Plan(classes=CLASSES, num_photos=90, accuracy=0.7, num_leaked=2)
     run = write_run(folder / "run-001", plan, data=folder / "photos")
-    return write_report(run).path.as_uri()
+    sees_part = Preprocessing(input_size=(3, 64, 64), crop_pct=0.8)
+    return write_report(run, make_bundle(CLASSES, sees_part)).path.as_uri()
 
 
 @pytest.fixture
@@ -72,7 +74,8 @@ def open_page(browser: Any, address: str) -> Iterator[Any]:
     for context in contexts:
         context.close()
     assert said == []
-    assert [url for url in asked if not url.startswith(("file://", "data:image/jpeg"))] == []
+    embedded = ("file://", "data:image/jpeg", "data:image/png")
+    assert [url for url in asked if not url.startswith(embedded)] == []
 
 
 @pytest.mark.parametrize("width", [PHONE, DESK])
@@ -101,6 +104,9 @@ def test_no_serious_fault_of_access(open_page: Any, width: int, scheme: str) -> 
     assert grave_faults(page) == []
     page.locator("#photos .open").first.click()
     assert grave_faults(page, "dialog") == []
+    page.get_by_role("group", name="Where the model looked").get_by_role("button").first.click()
+    assert grave_faults(page, "dialog") == []
+    assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
 def test_a_number_of_the_matrix_leads_to_its_photos(open_page: Any) -> None:
@@ -156,6 +162,62 @@ def test_a_mistake_opens_and_others_are_a_step_away(open_page: Any) -> None:
     assert viewer.locator(".files").inner_text() == first
     page.keyboard.press("Escape")
     assert not viewer.is_visible()
+
+
+def test_a_map_is_laid_over_a_photo_and_taken_away(open_page: Any) -> None:
+    page = open_page()
+    key = page.evaluate("Object.entries(details).find(([, one]) => one.maps?.[0][2])[0]")
+    page.locator(f"#photos [data-shot={key}] .open").first.click()
+    viewer = page.get_by_role("dialog")
+    predicted, labelled = viewer.get_by_role("group").get_by_role("button").all()
+    map_ = viewer.locator("svg image")
+    assert map_.count() == 0
+    bare = viewer.locator("svg").screenshot()
+    predicted.click()
+    assert predicted.get_attribute("aria-pressed") == "true"
+    assert labelled.get_attribute("aria-pressed") == "false"
+    assert viewer.locator("svg").screenshot() != bare
+    words = viewer.locator("#said").inner_text()
+    assert words.startswith("Coloured: ")
+    assert words.endswith("The model saw what is in the frame.")
+    assert viewer.get_by_role("img").get_attribute("aria-label").endswith(words)
+    box, frame = map_.bounding_box(), viewer.locator("svg rect").bounding_box()
+    whole = viewer.locator("svg use").bounding_box()
+    assert box["width"] == pytest.approx(0.8 * whole["width"], rel=0.01)  # as its crop_pct
+    assert box["x"] - whole["x"] == pytest.approx(0.1 * whole["width"], rel=0.05)
+    assert frame["width"] == pytest.approx(box["width"], abs=4)  # the stroke of the frame
+    predicted.click()
+    assert map_.count() == 0
+    assert viewer.locator("svg").screenshot() == bare
+
+
+def test_a_map_is_chosen_by_keyboard_and_stays_chosen_for_the_next_photo(open_page: Any) -> None:
+    page = open_page()
+    page.locator("#photos .open").first.focus()
+    page.keyboard.press("Enter")
+    viewer = page.get_by_role("dialog")
+    page.keyboard.press("Tab")  # from the first button, which has the focus, to the second
+    page.keyboard.press("Space")
+    focused = "document.activeElement.getAttribute('aria-pressed')"
+    assert page.evaluate(focused) == "true"
+    first = viewer.locator("svg image").get_attribute("href")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate(focused) == "true"
+    assert viewer.locator("svg image").get_attribute("href") != first
+    page.keyboard.press("Enter")
+    assert page.evaluate(focused) == "false"
+    assert viewer.locator("svg image").count() == 0
+
+
+def test_a_photo_without_maps_says_so(open_page: Any) -> None:
+    page = open_page()
+    key = page.evaluate("Object.entries(details).find(([, one]) => !one.maps)[0]")
+    cell = page.locator(".cell", has=page.locator(f"[data-shot={key}]"))
+    page.locator(f".matrix a[href='#{cell.get_attribute('id')}']").click()
+    cell.locator(f"[data-shot={key}] .open").click()
+    viewer = page.get_by_role("dialog")
+    assert viewer.get_by_role("group").count() == 0
+    assert viewer.locator("#said").inner_text() == "Maps are made of the photos to look at only."
 
 
 def test_the_theme_follows_the_system_until_it_is_switched(open_page: Any) -> None:

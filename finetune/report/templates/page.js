@@ -3,6 +3,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const details = JSON.parse(document.getElementById("details").textContent);
+const haveMaps = Object.values(details).some((detail) => detail.maps);
 
 /** Make an element with properties and children; text is never markup. */
 function make(name, properties = {}, ...children) {
@@ -63,18 +64,65 @@ function followTarget() {
   if (target && target.classList.contains("cell")) target.focus();
 }
 
-/** The picture of a photo, large; or why there is none. */
-function picture(key, detail) {
+/** Make an element of a picture. */
+function draw(name, attributes, ...children) {
+  const element = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  element.append(...children);
+  return element;
+}
+
+/** Whether the network saw a part of a photo only. */
+function isPart({ box: [x, y, width, height], ...detail }) {
+  return x > 0.5 || y > 0.5 || x + width < detail.width - 0.5 || y + height < detail.height - 0.5;
+}
+
+/** Say in words what a map shows, for who does not see it and for who does. */
+function mapWords(detail, [name, , strongest]) {
+  const words = strongest
+    ? `Coloured: what speaks for ${name}, the lighter the more; strongest ${strongest} of the photo.`
+    : `Nothing in this photo speaks for ${name} more than for other classes.`;
+  return words + (isPart(detail) ? " The model saw what is in the frame." : "");
+}
+
+/** The picture of a photo, large, with a map over it where one is chosen; or why there is none. */
+function picture(key, detail, map) {
   if (detail.reason) return make("p", { className: "absent" }, "no picture: " + detail.reason);
-  const svg = document.createElementNS(SVG, "svg");
-  svg.setAttribute("class", "picture");
-  svg.setAttribute("viewBox", `0 0 ${detail.width} ${detail.height}`);
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", `${detail.label}: ${detail.name}`);
-  const use = document.createElementNS(SVG, "use");
-  use.setAttribute("href", "#" + key);
-  svg.append(use);
+  const words = `${detail.label}: ${detail.name}` + (map ? `. ${mapWords(detail, map)}` : "");
+  const svg = draw("svg", {
+    class: "picture", viewBox: `0 0 ${detail.width} ${detail.height}`, role: "img", "aria-label": words,
+  }, draw("use", { href: "#" + key }));
+  if (map) {
+    const [x, y, width, height] = detail.box;
+    const place = { x, y, width, height };
+    svg.append(draw("image", { ...place, href: map[1], preserveAspectRatio: "none", filter: "url(#heat)" }));
+    if (isPart(detail)) svg.append(draw("rect", { ...place, class: "seen" }));
+  }
   return svg;
+}
+
+/** A button that is known by its key when the viewer is drawn anew. */
+function action(text, key, act) {
+  const button = make("button", { type: "button" }, text);
+  button.dataset.key = key;
+  button.addEventListener("click", act);
+  return button;
+}
+
+/** Buttons that lay a map over the photo, or take it away; what is said of it stands below. */
+function mapChoice(detail, chosen, choose) {
+  if (!detail.maps) return haveMaps ? [make("p", { id: "said" }, "Maps are made of the photos to look at only.")] : [];
+  const buttons = detail.maps.map(([name], index) => {
+    const button = action(`What speaks for ${name}`, `map ${index}`, () => choose(index === chosen ? null : index));
+    button.setAttribute("aria-pressed", String(index === chosen));
+    if (index === chosen) button.setAttribute("aria-describedby", "said");
+    return button;
+  });
+  const group = make("div", { className: "choice" }, ...buttons);
+  group.setAttribute("role", "group");
+  group.setAttribute("aria-label", "Where the model looked");
+  const map = detail.maps[chosen];
+  return map ? [group, make("p", { id: "said" }, mapWords(detail, map))] : [group];
 }
 
 /** The likeliest classes of a photo as a table, its own among them. */
@@ -97,26 +145,24 @@ function addViewer() {
   const viewer = document.getElementById("viewer");
   let list = [];
   let place = 0;
+  let chosen = null; // which map lies over the photo: 0 of the predicted class, 1 of the other
   const step = (by) => { place = (place + by + list.length) % list.length; show(); };
+  const choose = (index) => { chosen = index; show(); };
   const show = () => {
     const detail = details[list[place]];
     const right = detail.label === detail.predicted;
     const title = right ? `${detail.label}, right` : `${detail.label} taken for ${detail.predicted}`;
-    const button = (text, action) => {
-      const made = make("button", { type: "button" }, text);
-      made.addEventListener("click", action);
-      return made;
-    };
-    const focused = document.activeElement.textContent;
+    const focused = document.activeElement.dataset.key;
     viewer.replaceChildren(
       make("h2", {}, title),
-      picture(list[place], detail),
+      picture(list[place], detail, detail.maps && detail.maps[chosen]),
+      ...mapChoice(detail, chosen, choose),
       likeliest(detail),
       make("p", { className: "files" }, `${detail.name} (${place + 1} of ${list.length})`),
       make("div", { className: "buttons" },
-        button("Previous", () => step(-1)), button("Next", () => step(1)),
-        button("Close", () => viewer.close())));
-    const again = [...viewer.querySelectorAll("button")].find((one) => one.textContent === focused);
+        action("Previous", "previous", () => step(-1)), action("Next", "next", () => step(1)),
+        action("Close", "close", () => viewer.close())));
+    const again = focused && viewer.querySelector(`[data-key="${focused}"]`);
     if (again) again.focus();
   };
   for (const card of document.querySelectorAll("[data-shot]")) {

@@ -215,6 +215,28 @@ def test_with_resize_changes_the_geometry_and_loses_nothing_where_asked(mode, cr
     assert (changed.crop_mode, changed.crop_pct) == (crop_mode, crop_pct)
 
 
+@pytest.mark.parametrize("size", [(400, 400), (640, 401), (400, 643), (1000, 300)])
+@pytest.mark.parametrize("input_size", [(3, 128, 128), (3, 96, 160)])
+@pytest.mark.parametrize(
+    ("crop_mode", "crop_pct"),
+    [("center", 1.0), ("center", 0.8), ("border", 1.0), ("border", 0.9), ("squash", 0.9)],
+)
+def test_what_is_seen_is_where_the_transform_puts_a_spot(crop_mode, crop_pct, input_size, size):
+    preprocessing = Preprocessing(input_size=input_size, crop_mode=crop_mode, crop_pct=crop_pct)
+    column, row = round(0.45 * size[0]), round(0.6 * size[1])
+    pixels = np.zeros((size[1], size[0], 3), dtype=np.uint8)
+    pixels[row - 12 : row + 12, column - 12 : column + 12] = 255
+    seen = preprocessing.transform()(Image.fromarray(pixels)).float().amin(0).numpy()
+    weight = np.maximum(seen - 128, 0)  # padded borders are less bright
+    rows, columns = np.indices(weight.shape) + 0.5
+    found = [(weight * places).sum() / weight.sum() for places in (columns, rows)]
+    left, top, width, height = preprocessing.seen(*size)
+    across = (left + width * found[0] / input_size[2]) * size[0]
+    down = (top + height * found[1] / input_size[1]) * size[1]
+    pixel = max(size[0] * width / input_size[2], size[1] * height / input_size[1])
+    assert (across, down) == pytest.approx((column, row), abs=pixel)  # one of the input
+
+
 def test_with_resize_leaves_weights_alone_that_work_that_way():
     preprocessing = Preprocessing(crop_mode="squash", crop_pct=0.9)
     assert preprocessing.with_resize("squash") is preprocessing
