@@ -226,9 +226,13 @@ def _split_line(recorded: dict[str, Any]) -> str:
     rows = [row for row in recorded["rows"] if row.get("split") is not None]
     ways = {"graph": "by its graph", "features": "at its features"}
     counts = [f"{sum(row['split'] == how for row in rows)} {words}" for how, words in ways.items()]
-    others = [f"`{row['name']}`: {row['split']}" for row in rows if row["split"] not in ways]
+    others = [
+        f"`{row['name']}`, {row['split'].removeprefix('not cut, ')}"
+        for row in rows
+        if row["split"] not in ways
+    ]
     told = (
-        f"- **split**, cut where the last group begins, logits equal bit for bit and gradients to "
+        "- **split**, cut where the last group begins, logits equal bit for bit and gradients to "
     )
     told += f"1e-6: of {recorded['num_candidates'].get('split', 0)}, {', '.join(counts)}; not cut: "
     minutes = recorded["seconds"].get("split", 0) / 60
