@@ -20,6 +20,8 @@ from finetune.model.bundle import load_bundle
 from finetune.model.network import Network
 from tests.conftest import write_colours
 
+pytestmark = pytest.mark.slow  # each trains, once or more
+
 CLASSES = ("blue", "green", "red")
 # Smoothed labels make a network less sure than it should be.
 RECIPE = """

@@ -15,6 +15,8 @@ from finetune.pipeline import Run, run
 from finetune.recipe.load import load_recipe
 from finetune.train.events import EpochEnded, Event, RunEnded, StageStarted
 
+pytestmark = pytest.mark.slow  # each trains, once or more
+
 HISTORY_COLUMNS = (
     *("stage", "epoch", "step", "train_loss", "val_loss", "val_accuracy", "val_macro_f1"),
     *("lr", "images_per_second", "seconds"),
@@ -46,7 +48,6 @@ def test_probe_learns_to_tell_colours_apart(make_run: MakeRun) -> None:
     assert done.results["test"].figures.accuracy == 1.0
 
 
-@pytest.mark.slow
 def test_training_from_scratch_learns(make_run: MakeRun) -> None:
     done, _ = make_run(
         stages=[{"name": "full", "train": "all", "epochs": 15, "lr": 3e-3}],
@@ -55,7 +56,6 @@ def test_training_from_scratch_learns(make_run: MakeRun) -> None:
     assert done.results["val"].figures.accuracy >= 0.8
 
 
-@pytest.mark.slow
 def test_a_run_never_ends_worse_than_its_own_probe(make_run: MakeRun) -> None:
     wrecking = {"name": "full", "train": "all", "epochs": 1, "lr": 5.0, "optimizer": "sgd"}
     done, events = make_run(stages=[PROBE, wrecking], training={"clip_norm": 1.0})
@@ -146,7 +146,6 @@ def test_every_event_is_a_line_of_the_log(make_run: MakeRun) -> None:
     assert names == [type(e).__name__ for e in events if type(e).__name__ != "Progressed"]
 
 
-@pytest.mark.slow
 def test_gradual_thaws_stage_by_stage(make_run: MakeRun, tiny_folder: Path) -> None:
     stages = [
         stage.model_dump(exclude_unset=True) | {"epochs": 1}
@@ -161,7 +160,6 @@ def test_gradual_thaws_stage_by_stage(make_run: MakeRun, tiny_folder: Path) -> N
     assert trained == [["head"], ["3", "4", "head"], ["stem", "1", "2", "3", "4", "head"]]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "training",
     [
@@ -181,7 +179,6 @@ def test_regularisers_run_and_are_finite(make_run: MakeRun, training: dict[str, 
     assert done.results["test"].figures.num_samples == 6
 
 
-@pytest.mark.slow
 def test_early_stopping_ends_a_stage(make_run: MakeRun) -> None:
     stage = {"name": "full", "train": "head", "epochs": 30, "lr": 1e-9}
     stopping = {"metric": "val_log_loss", "patience": 2, "min_delta": 0.5}
@@ -189,7 +186,6 @@ def test_early_stopping_ends_a_stage(make_run: MakeRun) -> None:
     assert sum(isinstance(event, EpochEnded) for event in events) == 3
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_precision_of_training_is_kept_in_the_recipe(make_run: MakeRun, precision: str) -> None:
     done, _ = make_run(

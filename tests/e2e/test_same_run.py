@@ -13,6 +13,8 @@ from finetune.pipeline import run
 from finetune.recipe.load import load_recipe
 from finetune.recipe.merge import with_arguments
 
+pytestmark = pytest.mark.slow  # each trains, once or more
+
 RECIPE = """
 schema_version: 1
 name: small
@@ -57,7 +59,6 @@ def assert_equal_weights(one: Path, other: Path) -> None:
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
 
 
-@pytest.mark.slow
 def test_command_line_gives_equal_weights_and_recipe(
     recipe_file: Path, tiny_folder: Path, reference: Path, tmp_path: Path
 ) -> None:
@@ -70,7 +71,6 @@ def test_command_line_gives_equal_weights_and_recipe(
     assert (tmp_path / "run" / "recipe.yaml").read_text() == (reference / "recipe.yaml").read_text()
 
 
-@pytest.mark.slow
 def test_keywords_give_equal_weights_and_recipe(
     recipe_file: Path, tiny_folder: Path, reference: Path, tmp_path: Path
 ) -> None:
@@ -93,7 +93,6 @@ def test_keywords_give_equal_weights_and_recipe(
     assert_equal_weights(tmp_path / "run", reference)
 
 
-@pytest.mark.slow
 def test_two_workers_give_equal_weights(
     recipe_file: Path, tiny_folder: Path, reference: Path, tmp_path: Path
 ) -> None:

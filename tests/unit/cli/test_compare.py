@@ -248,6 +248,7 @@ def test_a_damaged_file_is_named_with_the_reason(
     assert reason in answer.err
 
 
+@pytest.mark.slow
 def test_two_real_runs_of_one_split_are_compared(
     made: Any, tmp_path: Path, call: Callable[..., Any]
 ) -> None:

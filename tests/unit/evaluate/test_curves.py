@@ -164,6 +164,7 @@ def test_a_straight_line_needs_its_ends_alone():
     assert thinned(x, np.zeros(500)).tolist() == [0, 499]
 
 
+@pytest.mark.slow
 def test_the_curves_of_ten_thousand_images_of_a_hundred_classes_take_seconds():
     generator = np.random.default_rng(0)
     probs = generator.dirichlet(np.ones(100), size=10_000).astype(np.float32)

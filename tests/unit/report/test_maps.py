@@ -24,6 +24,8 @@ from finetune.report.gallery import NUM_LEAST_SURE, NUM_OF_PAIR, NUM_PAIRS, NUM_
 from finetune.report.photos import SIDE_PX
 from finetune.report.report import write_report
 
+pytestmark = pytest.mark.slow  # each trains, once or more
+
 CLASSES = ("red", "green", "blue")
 SPOT_PX = 40
 

@@ -155,6 +155,7 @@ def test_the_page_says_how_far_to_believe_it_and_where_it_is_weak(plain: Path) -
     assert f"{100 * weakest['accuracy']:.1f} %" in rows
 
 
+@pytest.mark.slow
 def test_the_same_files_give_the_same_page_and_charts(plain: Path) -> None:
     first = write_report(plain)
     before = {path: path.read_bytes() for path in [first.path, *plain.glob("plots/*")]}
@@ -210,6 +211,7 @@ def test_a_damaged_run_is_a_warning_of_one_sentence(tmp_path: Path) -> None:
     assert warned[0].startswith(f"no report.html: {caught.value.message}; the run is complete")
 
 
+@pytest.mark.slow
 def test_many_classes_and_photos_that_hardly_compress_stay_within_bounds(tmp_path: Path) -> None:
     classes = tuple(f"a kind of bird with a long name {n}" for n in range(60))
     plan = Plan(classes=classes, num_photos=1200, accuracy=0.5)
