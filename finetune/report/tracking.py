@@ -67,7 +67,7 @@ def flat_values(recipe: ResolvedRecipe) -> dict[str, str | float | bool]:
     """Give the values of a recipe by dotted path; what is long is cut, and lists are text.
 
     Example:
-        `stages.1.lr`: 0.0001, `stages.1.train.kind`: "all", `model.image_size`: "[224, 224]"
+        `stages.1.lr`: 0.0001, `stages.1.train`: "all", `model.image_size`: "[224, 224]"
     """
     return dict(_flatten(to_values(recipe, is_complete=True, mode="json"), ""))
 
