@@ -1,8 +1,10 @@
 """What trackers were told is read back from them: event files, a server, a database, a file."""
 
 import csv
+import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -300,6 +302,89 @@ def test_a_run_within_a_run_of_mlflow_is_its_part(make: Make, tmp_path: Path) ->
     mlflow.set_tracking_uri(None)
     _, found = find_run(uri)
     assert found.data.tags["mlflow.parentRunId"] == outer.info.run_id
+
+
+def read_records(file: Path) -> Iterator[Any]:
+    """Read the records of a file of Weights & Biases: the log format of LevelDB behind 7 bytes."""
+    protocol = pytest.importorskip("wandb.proto.wandb_internal_pb2", reason="wandb is missing")
+    content, place, parts = file.read_bytes(), 7, b""
+    assert content.startswith(b":W&B")
+    while place + 7 <= len(content):
+        room = 32_768 - place % 32_768
+        if room < 7:  # what is left of a block holds no header
+            place += room
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, place)
+        if place + 7 + length > len(content):
+            return  # the rest is not written yet
+        parts += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # a whole record, or its last part
+            record = protocol.Record()
+            record.ParseFromString(parts)
+            parts = b""
+            yield record
+
+
+def wait_until_written(file: Path) -> None:
+    """Wait for the last record, which a process beside this one writes."""
+    ends = time.monotonic() + 30
+    while time.monotonic() < ends and not any(one.HasField("exit") for one in read_records(file)):
+        time.sleep(0.1)
+
+
+def read_wandb(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    """Give recipe, rows of figures and names of files of the runs of Weights & Biases."""
+    values: dict[str, Any] = {}
+    rows, files = [], []
+    for file in sorted((folder / "tracking" / "wandb").glob("offline-*/run-*.wandb")):
+        wait_until_written(file)
+        for record in read_records(file):
+            for update in (*record.config.update, *record.run.config.update):
+                name = update.key or ".".join(update.nested_key)
+                values[name] = json.loads(update.value_json)
+            items = record.history.item
+            if items:
+                rows.append(
+                    {
+                        item.key or "/".join(item.nested_key): json.loads(item.value_json)
+                        for item in items
+                    }
+                )
+            files += [one.path for one in record.files.files]
+    return values, rows, files
+
+
+def test_weights_and_biases_keeps_a_file_where_nobody_is_logged_in(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    done = run(make("wandb"), out=tmp_path / "run")
+    values, rows, files = read_wandb(done.folder)
+    assert values["model.backbone"] == "test_resnet"
+    assert values["stages.1.lr"] == 0.001
+    curve = {row["_step"]: row["val_accuracy"] for row in rows if "val_accuracy" in row}
+    told = [float(row["val_accuracy"]) for row in history(done)]
+    assert curve == dict(zip((1, 2, 3, 4), told, strict=True))
+    (accuracy,) = [row["test/accuracy"] for row in rows if "test/accuracy" in row]
+    assert accuracy == done.results["test"].figures.accuracy
+    assert [row["confusion_matrix/count"] for row in rows if "confusion_matrix/count" in row] == [1]
+    assert {"recipe.yaml", "metrics.json", "report.html"} <= set(files)
+
+
+def test_a_resumed_run_has_the_same_name_at_weights_and_biases(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    end_in(make("wandb"), tmp_path / "run", epochs=2)
+    time.sleep(1.1)  # its folders are named by the second
+    done = run(make("wandb"), out=tmp_path / "run", resume=True)
+    parts = sorted((done.folder / "tracking" / "wandb").glob("offline-*/run-*.wandb"))
+    assert (len(parts), len({part.name for part in parts})) == (2, 1)
+    _, rows, _ = read_wandb(done.folder)
+    assert [row["_step"] for row in rows if "val_loss" in row] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("name", ["mlflow", "tensorboard", "wandb"])
