@@ -22,13 +22,14 @@ from finetune.recipe.load import dump_recipe
 from finetune.report.log import RunLog
 from finetune.report.report import try_report
 from finetune.report.tables import MetricsHeader, ProbeFigures, write_tables
+from finetune.report.tracking import tracked
 from finetune.resume import find_interrupted
 from finetune.runtime.allocator import freed_memory_kept
 from finetune.runtime.device import describe_environment, peak_memory_mib
 from finetune.runtime.folder import RunFolder, check_free, claim, next_run_path
 from finetune.runtime.space import GIB
 from finetune.train.checkpoint import Checkpoints
-from finetune.train.events import Event, OnEvent, RunEnded, RunStarted, Warned
+from finetune.train.events import OnEvent, RunEnded, RunStarted, Warned
 from finetune.train.inputs import make_inputs
 from finetune.train.stages import TrainResult, run_stages
 
@@ -88,13 +89,7 @@ def run(
         FinetuneError: One of its branches, each with its hint; see `finetune.errors`.
     """
     started = time.perf_counter()
-    log = RunLog()
-
-    def tell(event: Event) -> None:
-        log(event)
-        if on_event:
-            on_event(event)
-
+    tell = RunLog(on_event)
     if out is not None:
         check_free(out, overwrite=overwrite or resume)
     earlier = find_interrupted(out) if out is not None and resume else None
@@ -110,20 +105,21 @@ def run(
     else:
         path = out or next_run_path(resolved.data.path, resolved.model.backbone)
         folder = claim(path, overwrite=overwrite or resume)
-    log.open(folder)
-    tell(RunStarted(str(folder.path), resolved.model.backbone, resolved.data.path))
-    if earlier is None:
-        _write_beginning(folder, planned)
-    checkpoints = _checkpoints(folder, resolved, tell)
-    trained = _train(planned, checkpoints, tell)
-    bundle, index = _save(folder, planned), planned.index
-    evaluated = evaluate_parts(bundle, index, resolved, kept=planned.kept, on_event=tell)
-    seconds = time.perf_counter() - started
-    header = _header(folder, planned, trained, evaluated, seconds)
-    write_tables(evaluated.results, folder.path, header=header)
-    checkpoints.remove()
-    try_report(folder.path, evaluated.bundle, warn=lambda message: tell(Warned(message)))
-    tell(RunEnded(str(folder.path), str(folder.model), _origin(trained), seconds))
+    tell.open(folder)
+    with tracked(resolved, folder.path, tell=tell) as tell_all:
+        tell_all(RunStarted(str(folder.path), resolved.model.backbone, resolved.data.path))
+        if earlier is None:
+            _write_beginning(folder, planned)
+        checkpoints = _checkpoints(folder, resolved, tell_all)
+        trained = _train(planned, checkpoints, tell_all)
+        bundle, index = _save(folder, planned), planned.index
+        evaluated = evaluate_parts(bundle, index, resolved, kept=planned.kept, on_event=tell_all)
+        seconds = time.perf_counter() - started
+        header = _header(folder, planned, trained, evaluated, seconds)
+        write_tables(evaluated.results, folder.path, header=header)
+        checkpoints.remove()
+        try_report(folder.path, evaluated.bundle, warn=lambda message: tell_all(Warned(message)))
+        tell_all(RunEnded(str(folder.path), str(folder.model), _origin(trained), seconds))
     return Run(folder.path, resolved, evaluated.bundle, evaluated.results, index, seconds)
 
 

@@ -4,6 +4,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,8 +41,15 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError("tests have no network")
 
+    look_up = socket.getaddrinfo
+
+    def look_up_local(host: object, *args: Any, **kwargs: Any) -> Any:
+        if host != "127.0.0.1":
+            refuse()
+        return look_up(host, *args, **kwargs)
+
     monkeypatch.setattr(socket, "create_connection", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_local)
 
 
 @pytest.fixture(scope="session")

@@ -39,13 +39,14 @@ LIGHT = re.compile(
 NOT_LIGHT = {f"finetune/{name}.py" for name in ("classifier", "pipeline", "plan", "resume")}
 HEAVY = {
     "PIL", "accelerate", "albumentations", "cv2", "huggingface_hub", "jinja2", "matplotlib",
-    "numpy", "pandas", "peft",
-    "safetensors", "scipy", "sklearn", "timm", "torch", "torchvision", "transformers",
+    "mlflow", "numpy", "pandas", "peft",
+    "safetensors", "scipy", "sklearn", "tensorboard", "timm", "torch", "torchvision",
+    "transformers", "wandb",
 }  # fmt: skip
 # Distribution of an import, where the names differ; albumentations brings OpenCV with it.
 DISTRIBUTION_OF = {
     "PIL": "pillow", "cv2": "albumentations", "huggingface_hub": "huggingface-hub",
-    "markupsafe": "jinja2", "ruamel": "ruamel.yaml",
+    "markupsafe": "jinja2", "mlflow": "mlflow-skinny", "ruamel": "ruamel.yaml",
     "sklearn": "scikit-learn",
 }  # fmt: skip
 # What stands behind a door: pattern of the import -> pattern of the files that may.
@@ -55,6 +56,7 @@ DOORS = {
     r"(typer|click)(\.|$)": r"finetune/cli/\w+\.py",
     r"rich(\.|$)": r"finetune/cli/render\.py",
     r"(jinja2|markupsafe)(\.|$)": r"finetune/report/page\.py",
+    r"(accelerate\.tracking|mlflow|tensorboard|wandb)(\.|$)": r"finetune/components/trackers\.py",
     r"matplotlib(\.|$)": r"finetune/report/plots\.py",
     r"(peft|transformers)(\.|$)": r"finetune/model/adapters\.py",
     r"timm(\.models.*|\.\w*create_model)?$": r"finetune/model/backbone\.py",

@@ -31,6 +31,7 @@ RULES: list[tuple[Rule, str, str]] = [
     (house.passes_by_a_door, "finetune/train/stages.py", "import peft"),
     (house.passes_by_a_door, "finetune/report/page.py", "from matplotlib import figure"),
     (house.passes_by_a_door, "finetune/report/sections.py", "import jinja2"),
+    (house.passes_by_a_door, "finetune/report/log.py", "from accelerate.tracking import x"),
     (house.passes_by_a_door, "finetune/model/bundle.py", "from timm import models"),
     (house.passes_by_a_door, "finetune/model/x.py", "def f(t: str) -> str:\n    t.create_model()"),
     (house.passes_by_a_door, "finetune/data/x.py", "from timm.data import create_transform"),

@@ -9,8 +9,8 @@ import pytest
 
 HEAVY = {
     "PIL", "accelerate", "albumentations", "cv2", "huggingface_hub", "jinja2", "matplotlib",
-    "numpy", "pandas", "pydantic",
-    "rich", "ruamel", "scipy", "sklearn", "timm", "torch", "torchvision",
+    "mlflow", "numpy", "pandas", "pydantic",
+    "rich", "ruamel", "scipy", "sklearn", "tensorboard", "timm", "torch", "torchvision", "wandb",
 }  # fmt: skip
 COMMANDS = (
     "run",

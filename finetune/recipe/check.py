@@ -47,3 +47,5 @@ def require_extras(recipe: Recipe) -> None:
         settings = lora_of(stage.train)
         if settings is not None:
             settings.check()
+    for tracker in recipe.track.to:
+        tracker.check()

@@ -24,6 +24,7 @@ from finetune.components.optimizers import Optimizer, OptimizerSection
 from finetune.components.policies import HeadPolicy, Policy
 from finetune.components.schedules import CosineSchedule, Schedule
 from finetune.components.section import Number, Section, WholeNumber
+from finetune.components.trackers import TrackSection
 from finetune.errors import DISTRIBUTION, Problem, RecipeError
 from finetune.recipe.kinds import (
     SELECTION_METRICS,
@@ -323,6 +324,7 @@ class Recipe(Section):
         EvaluateSection(), description="What chooses, what is fitted."
     )
     report: ReportSection = Field(ReportSection(), description="What the page of the run shows.")
+    track: TrackSection = Field(TrackSection(), description="What is told of the run.")
 
     @field_validator("schema_version", mode="before")
     @classmethod

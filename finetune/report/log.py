@@ -14,7 +14,7 @@ from finetune.train.events import EpochEnded, Progressed, Resumed
 
 if TYPE_CHECKING:
     from finetune.runtime.folder import RunFolder
-    from finetune.train.events import Event
+    from finetune.train.events import Event, OnEvent
 
 __all__ = ["HISTORY_COLUMNS", "RunLog"]
 
@@ -33,15 +33,34 @@ HISTORY_COLUMNS = (
 
 
 class RunLog:
-    """Receives events; keeps them until the run has its folder, and writes them from then on."""
+    """Receives events; keeps them until the run has its folder, and writes them from then on.
 
-    def __init__(self) -> None:
+    Args:
+        further: Told every event as well, after the log.
+    """
+
+    def __init__(self, further: OnEvent | None = None) -> None:
+        self._further = further
         self._folder: RunFolder | None = None
         self._waiting: list[dict[str, object]] = []
         self._epochs: list[EpochEnded] = []
 
     def __call__(self, event: Event) -> None:
-        """Take one event; progress is not logged."""
+        """Take one event and pass it on; progress is not logged."""
+        self._write(event)
+        if self._further:
+            self._further(event)
+
+    def open(self, folder: RunFolder) -> None:
+        """Begin to write into a folder, with what has waited first."""
+        self._folder = folder
+        folder.write_text("history.csv", history_csv([]))
+        for row in self._waiting:
+            folder.append_event(row)
+        self._waiting.clear()
+
+    def _write(self, event: Event) -> None:
+        """Log one event."""
         if isinstance(event, Progressed):
             return
         row = _row(event)
@@ -56,14 +75,6 @@ class RunLog:
         else:
             return
         self._folder.write_text("history.csv", history_csv(self._epochs))
-
-    def open(self, folder: RunFolder) -> None:
-        """Begin to write into a folder, with what has waited first."""
-        self._folder = folder
-        folder.write_text("history.csv", history_csv([]))
-        for row in self._waiting:
-            folder.append_event(row)
-        self._waiting.clear()
 
 
 def history_csv(epochs: Sequence[EpochEnded]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from finetune.components import trackers
 from finetune.components.augment import Augment
 from finetune.components.component import list_members
 from finetune.components.heads import Head
@@ -18,6 +19,8 @@ from finetune.components.policies import Policy
 from finetune.components.preprocess import InputSpec
 from finetune.components.schedules import Schedule
 from finetune.components.section import Section
+from finetune.components.trackers import Tracker
+from finetune.errors import MissingExtraError
 from finetune.recipe.load import dump_recipe, parse_recipe
 from finetune.recipe.reference import json_schema, markdown_reference
 from finetune.recipe.schema import Recipe
@@ -38,6 +41,7 @@ POLICIES = [
     "python",
 ]
 SCHEDULES = ["constant", "cosine", "one_cycle", "step"]
+TRACKERS = ["mlflow", "tensorboard", "wandb"]
 NUM_METRICS = 10
 
 # What a member needs beyond its defaults.
@@ -88,6 +92,8 @@ def place(union, member):
         return Recipe(model={"head": member}, stages=[stage])
     if union is Augment:
         return Recipe(augment=member, stages=[stage])
+    if union is Tracker:
+        return Recipe(track={"to": [member]}, stages=[stage])
     return Recipe(stages=[{**stage, "train" if union is Policy else "schedule": member}])
 
 
@@ -96,12 +102,13 @@ MEMBERS = [
     *((Head, name) for name in HEADS),
     *((Policy, name) for name in POLICIES),
     *((Schedule, name) for name in SCHEDULES),
+    *((Tracker, name) for name in TRACKERS),
 ]
 IN_FILES = [(union, name) for union, name in MEMBERS if name != "python"]
 
 
 def test_the_lists_of_this_file_hold_every_member():
-    unions = (Augment, Head, Policy, Schedule)
+    unions = (Augment, Head, Policy, Schedule, Tracker)
     assert [(union, name) for union in unions for name in list_members(union)] == MEMBERS
     assert len(METRICS) == NUM_METRICS
 
@@ -194,6 +201,14 @@ def test_an_augmentation_says_at_which_scales_it_may_find_a_file(name):
     knows = ["light", "none", "standard", "strong"]
     assert (reduction is not None) == (name in knows)
     assert reduction is None or reduction((4000, 3000), (2000, 1500))
+
+
+@pytest.mark.parametrize("name", TRACKERS)
+def test_a_tracker_without_its_library_names_the_extra_that_brings_it(name, monkeypatch):
+    monkeypatch.setattr(trackers, "find_spec", lambda library: None)
+    with pytest.raises(MissingExtraError) as caught:
+        make(Tracker, name).check()
+    assert caught.value.hint == f'pip install "finetune-vision[{name}]"'
 
 
 @pytest.mark.parametrize("name", METRICS)
