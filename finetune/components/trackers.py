@@ -111,7 +111,8 @@ class MlflowTracker(Section):
     experiment: str = Field(
         "finetune",
         min_length=1,
-        description="Experiment that the run belongs to; MLFLOW_EXPERIMENT_NAME has precedence.",
+        description="Experiment that the run belongs to, unless MLFLOW_EXPERIMENT_NAME or a run of "
+        "MLflow that is active already names another.",
     )
 
     @field_validator("uri")
@@ -140,8 +141,10 @@ class MlflowTracker(Section):
             local = f"sqlite:///{place.folder / 'mlflow.db'}"
             mlflow.set_tracking_uri(self.uri or before or local)
             try:
+                outer = mlflow.active_run()  # whose parts MLflow shows only within its experiment
+                within = mlflow.get_experiment(outer.info.experiment_id).name if outer else None
                 tracker = MLflowTracker(
-                    self.experiment,
+                    within or self.experiment,
                     logging_dir=(place.folder / "mlflow").as_uri() if is_local else None,
                     run_id=place.identifier,
                     run_name=place.name,

@@ -300,8 +300,11 @@ def test_a_run_within_a_run_of_mlflow_is_its_part(make: Make, tmp_path: Path) ->
         run(make("mlflow", stages=STAGES[:1]), out=tmp_path / "run")
         assert mlflow.active_run().info.run_id == outer.info.run_id
     mlflow.set_tracking_uri(None)
-    _, found = find_run(uri)
-    assert found.data.tags["mlflow.parentRunId"] == outer.info.run_id
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    assert client.get_experiment_by_name("finetune") is None
+    found = client.search_runs([experiment])
+    (part,) = [one for one in found if one.info.run_id != outer.info.run_id]
+    assert part.data.tags["mlflow.parentRunId"] == outer.info.run_id
 
 
 def read_records(file: Path) -> Iterator[Any]:
