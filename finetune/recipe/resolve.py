@@ -24,9 +24,8 @@ from finetune.recipe.schema import (
     ResolvedRecipe,
     ResolvedRuntimeSection,
     ResolvedStage,
-    Stage,
-    cannot_fire,
 )
+from finetune.recipe.stages import Stage, cannot_fire
 from finetune.types import BackboneFacts, Choice, DataFacts, MachineFacts
 
 __all__ = ["NUM_REFERENCE", "choose_epochs", "choose_workers", "resolve"]
@@ -89,7 +88,11 @@ def resolve(
             ),
         }
         stages.append(values)
-    problems = [*_find_depth_problems(recipe, backbone), *_find_patience_problems(stages)]
+    problems = [
+        *_find_depth_problems(recipe, backbone),
+        *_find_mixing_problems(recipe, stages),
+        *_find_patience_problems(stages),
+    ]
     if recipe.data.path is None:
         problems.append(Problem("data.path", "no photos are named", hint="--data FOLDER"))
     if problems:
@@ -312,6 +315,13 @@ def _find_depth_problems(recipe: Recipe, backbone: BackboneFacts) -> Iterator[Pr
                 f"the backbone has no coarse group {block}; they are stem and 1 to {depths - 1}"
             )
             yield Problem(f"{place}.blocks", message)
+
+
+def _find_mixing_problems(recipe: Recipe, stages: list[dict[str, Any]]) -> Iterator[Problem]:
+    """Find manifold mixup where no stage trains from what could be mixed."""
+    if recipe.training.manifold_mixup and not any(stage["views"] for stage in stages):
+        message = "no stage trains from what frozen layers computed once"
+        yield Problem("training.manifold_mixup", message, hint="write training.mixup")
 
 
 def _find_patience_problems(stages: list[dict[str, Any]]) -> Iterator[Problem]:

@@ -8,7 +8,8 @@ from finetune.components.policies import HeadPolicy, Policy
 from finetune.components.problems import show_value
 from finetune.components.section import Section
 from finetune.errors import Problem, RecipeError
-from finetune.recipe.schema import Recipe, ResolvedRecipe, Stage
+from finetune.recipe.schema import Recipe, ResolvedRecipe
+from finetune.recipe.stages import Stage
 
 __all__ = ["describe_choices", "to_values", "with_value"]
 

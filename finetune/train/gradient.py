@@ -20,6 +20,7 @@ from finetune.train.checkpoint import Keeper
 from finetune.train.events import FrozenLayers, Warned, progress_events
 from finetune.train.freeze import Freezing
 from finetune.train.loop import EpochSeed, Stepper, Tally, train_epoch, validate
+from finetune.train.mixing import make_mix
 from finetune.train.once import Once, compute_once
 from finetune.train.optim import make_optimizer, make_schedule
 from finetune.train.session import UNKNOWN, Epoch, Session, figures_of, offer
@@ -27,7 +28,8 @@ from finetune.train.state import restore_stepper, session_state, stepper_state
 from finetune.train.stored import FromStored
 
 if TYPE_CHECKING:
-    from finetune.recipe.schema import EarlyStopping, ResolvedStage
+    from finetune.recipe.schema import ResolvedStage
+    from finetune.recipe.stages import EarlyStopping
     from finetune.train.stored import Crossing
 
 __all__ = ["train_stage"]
@@ -91,6 +93,8 @@ def train_stage(
         found = compute_once(session, stage, held)
         if found.reason:
             session.on_event(FrozenLayers(stage.name, found.value is not None, found.reason))
+            if found.value is None and session.recipe.training.manifold_mixup:
+                session.on_event(Warned(f"stage {stage.name!r} goes without manifold_mixup"))
         work = _prepare(session, stage, freezing, found.value)
         if session.resumed is not None:
             restore_stepper(work.stepper, session.resumed)
@@ -187,7 +191,7 @@ def _prepare(
 ) -> _Work:
     """Prepare network, optimiser and loss of a gradient stage for the device."""
     inputs, accelerator = session.inputs, session.accelerator
-    training = session.recipe.training
+    training, num_classes = session.recipe.training, len(inputs.counts)
     train = inputs.train if once is None else once.train
     optimizer = make_optimizer(session.network, freezing, stage)
     steps_per_epoch = -(-len(train) // training.accumulate)
@@ -205,7 +209,7 @@ def _prepare(
         normalize=session.preprocessing.normalize if once is None else _ready_for(session),
         names=[sample.name for sample in inputs.train_part.samples],
         warn=lambda message: session.on_event(Warned(message)),
-        mix=_make_mix(session),
+        mix=make_mix(training, num_classes, is_stored=once is not None),
         clip_norm=training.clip_norm,
         ema=ema,
         averaged=session.network,
@@ -232,23 +236,6 @@ def _make_loss(session: Session) -> nn.Module:
         balance = counts.sum() / (len(counts) * np.maximum(counts, 1))  # scikit-learn's "balanced"
         weight = torch.as_tensor(balance, dtype=torch.float32)
     return nn.CrossEntropyLoss(weight=weight, label_smoothing=training.label_smoothing)
-
-
-def _make_mix(session: Session) -> Callable[..., Any] | None:
-    """Mixup, CutMix, or one of the two drawn for each batch; None where the recipe has neither."""
-    training, num_classes = session.recipe.training, len(session.inputs.counts)
-    if not training.mixup and not training.cutmix:
-        return None
-    register_missing_ops()
-    from torchvision.transforms import v2
-
-    mixes = [
-        kind(alpha=alpha, num_classes=num_classes)
-        for kind, alpha in ((v2.MixUp, training.mixup), (v2.CutMix, training.cutmix))
-        if alpha
-    ]
-    mix: Callable[..., Any] = v2.RandomChoice(mixes) if len(mixes) > 1 else mixes[0]
-    return mix
 
 
 def _make_ema(session: Session) -> Any:

@@ -39,6 +39,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
         }
         for views in (0, 1, 2, 4)
     },
+    "train: {last: 2}, lr: 5e-4, views: 1, manifold_mixup: 0.4": {
+        "train": {"last": 2},
+        "lr": 5e-4,
+        "views": 1,
+        "training": {"manifold_mixup": 0.4},
+    },
 }
 BASE = {"train": "all", "lr": 1e-4, "layer_decay": 1.0, "batch_norm": "frozen"}
 
@@ -78,6 +84,7 @@ def measure(backbone: str, data: str, variant: str, seed: int) -> dict[str, Any]
 
     assets = Path(os.environ["FINETUNE_ASSETS"]).resolve()
     stage = {"name": "full", "epochs": EPOCHS, **BASE, **VARIANTS[variant]}
+    training = stage.pop("training", {})
     with tempfile.TemporaryDirectory() as temporary:
         folder = assets / "datasets" / data
         if data == "flowers-600":
@@ -88,6 +95,7 @@ def measure(backbone: str, data: str, variant: str, seed: int) -> dict[str, Any]
             "backbone": f"local-dir:{assets / 'weights' / backbone}",
             "image_size": IMAGE_SIZE,
         }
+        recipe["training"] |= training
         recipe["stages"] = [recipe["stages"][0], stage]
         done = run(load_recipe(recipe), out=Path(temporary) / "run")
         history = (done.folder / "history.csv").read_text(encoding="utf-8").splitlines()

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from finetune.pipeline import run
 from finetune.recipe.schema import Recipe
-from finetune.train.events import EpochEnded, FrozenLayers
+from finetune.train.events import EpochEnded, FrozenLayers, Warned
 
 pytestmark = pytest.mark.slow  # each test trains once or more
 
@@ -92,6 +92,25 @@ def test_without_a_budget_on_disk_the_store_is_in_memory_and_the_same(
     assert "in memory, of" in told(events).reason
     assert "30 views computed, 0 were there" in told(events).reason
     assert all(torch.equal(in_memory[name], tensor) for name, tensor in on_disk.items())
+
+
+def test_what_is_stored_is_mixed_where_the_recipe_says_so(train: Train) -> None:
+    plain, _ = train("plain", stage={"views": 1})
+    mixed, events = train("mixed", stage={"views": 1}, training={"manifold_mixup": 0.4})
+    again, _ = train("again", stage={"views": 1}, training={"manifold_mixup": 0.4})
+    assert told(events).is_stored
+    assert any(not torch.equal(mixed[name], tensor) for name, tensor in plain.items())
+    assert all(torch.equal(mixed[name], tensor) for name, tensor in again.items())
+
+
+def test_a_stage_that_has_nothing_stored_to_mix_is_told(train: Train) -> None:
+    _, events = train(
+        "sizes",
+        "mobilenetv4_conv_small_050",
+        stage={"views": 1, "epochs": 1, "train": "head"},
+        training={"manifold_mixup": 0.4},
+    )
+    assert Warned("stage 'last' goes without manifold_mixup") in events
 
 
 def test_changed_weights_are_computed_anew(train: Train) -> None:

@@ -95,16 +95,17 @@ def test_a_run_that_ended_goes_on_to_the_same_end(make: Make, tmp_path: Path, af
 
 
 @pytest.mark.parametrize(
-    "training",
+    ("stage", "training"),
     [
-        {"batch_size": 8, "ema": 0.9, "mixup": 0.2},
-        {"batch_size": 4, "accumulate": 3, "sampler": "balanced"},
+        (STAGES[2], {"batch_size": 8, "ema": 0.9, "mixup": 0.2}),
+        (STAGES[2], {"batch_size": 4, "accumulate": 3, "sampler": "balanced"}),
+        (STAGES[1], {"batch_size": 8, "manifold_mixup": 0.4}),
     ],
 )
 def test_all_that_a_step_depends_on_goes_on(
-    make: Make, tmp_path: Path, training: dict[str, Any]
+    make: Make, tmp_path: Path, stage: dict[str, Any], training: dict[str, Any]
 ) -> None:
-    recipe = make(training=training, stages=(STAGES[2],))
+    recipe = make(training=training, stages=(stage,))
     whole = run(recipe, out=tmp_path / "whole")
     assert ending(recipe, tmp_path / "run", after=5)
     assert_same(run(recipe, out=tmp_path / "run", resume=True), whole)

@@ -6,7 +6,7 @@ from torch import nn
 
 from finetune.components.optimizers import OptimizerSection
 from finetune.errors import RecipeError
-from finetune.recipe.schema import Stage
+from finetune.recipe.stages import Stage
 
 
 def read(form):

@@ -13,7 +13,7 @@ from finetune.components.policies import (
     lora_of,
 )
 from finetune.errors import MissingExtraError, RecipeError
-from finetune.recipe.schema import Stage
+from finetune.recipe.stages import Stage
 from finetune.types import ParamInfo, ParamRule
 
 FORMS = "all, bias, head, norm, {blocks: …}, {last_blocks: …}, {last: …}, {lora: …}, {match: …}"

@@ -11,7 +11,7 @@ from finetune.components.schedules import (
     StepSchedule,
 )
 from finetune.errors import RecipeError
-from finetune.recipe.schema import Stage
+from finetune.recipe.stages import Stage
 
 PROGRESS = st.floats(0, 1, exclude_max=True)
 

@@ -303,6 +303,16 @@ def test_early_stopping_that_cannot_fire_within_the_chosen_epochs_is_refused(res
     assert resolved(recipe, num_train=500).stages[0].epochs > 21
 
 
+def test_manifold_mixup_without_anything_stored_is_refused(resolved):
+    text = "training: {manifold_mixup: 0.2}\nstages: [{name: a, train: %s}]"
+    assert messages(resolved, parse_recipe(text % "all", source="x")) == [
+        "training.manifold_mixup: no stage trains from what frozen layers computed once "
+        "(write training.mixup)"
+    ]
+    recipe = parse_recipe(text % "{last: 1}", source="x")
+    assert resolved(recipe).training.manifold_mixup == 0.2
+
+
 def test_all_that_cannot_work_is_told_at_once(resolved):
     recipe = parse_recipe(
         "stages:\n"

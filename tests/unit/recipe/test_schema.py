@@ -9,7 +9,8 @@ import pytest
 from finetune import Recipe as PublicRecipe
 from finetune.components.policies import LastPolicy
 from finetune.errors import FinetuneError, RecipeError
-from finetune.recipe.schema import SELECTION_METRICS, ModelSection, Recipe, Stage, TrainingSection
+from finetune.recipe.schema import SELECTION_METRICS, ModelSection, Recipe, TrainingSection
+from finetune.recipe.stages import Stage
 
 HEAD = {"name": "head", "train": "head", "solver": "probe"}
 FULL = {"name": "full", "train": "all"}
@@ -134,6 +135,10 @@ def test_all_problems_are_told_at_once():
             "training.clip_norm: must be a finite number, got inf",
         ),
         ({"training": {"ema": 1}}, "training.ema: must be less than 1, got 1"),
+        (
+            {"training": {"mixup": 0.2, "manifold_mixup": 0.2}},
+            "training.manifold_mixup: mixup and CutMix mix images; drop them or this",
+        ),
         (
             {"runtime": {"device": "gpu"}},
             "runtime.device: unknown value 'gpu'; allowed: auto, cpu, cuda, cuda:1, mps "

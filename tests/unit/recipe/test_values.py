@@ -4,7 +4,8 @@ import pytest
 
 from finetune.components.policies import AllPolicy
 from finetune.errors import RecipeError
-from finetune.recipe.schema import ModelSection, Recipe, Stage
+from finetune.recipe.schema import ModelSection, Recipe
+from finetune.recipe.stages import Stage
 from finetune.recipe.values import describe_choices, to_values, with_value
 
 
