@@ -6,16 +6,16 @@ near-duplicates are found. Threads do it: Pillow decodes outside the interpreter
 need no second import of anything, and they work in every script and notebook on every system.
 """
 
-import hashlib
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from finetune.data.content import digest_of
 from finetune.data.decode import (
     Header,
     UnreadableImageError,
@@ -39,8 +39,6 @@ __all__ = ["Examined", "NearDuplicates", "check_images", "examine_images"]
 
 Look: TypeAlias = "Callable[[Sample], _Seen | UnreadableImageError]"
 
-_DIGEST_BYTES = 16  # 128 bits: no two of a billion files meet by chance
-_BLOCK_BYTES = 1 << 20
 _MOST_COMPARED = 100_000  # images; the time to compare grows by their square: there some minutes
 
 
@@ -181,22 +179,13 @@ def _look_at(
     try:
         with open_image_file(sample.path) as file:
             image, header = decode_with_header(file, max_pixels=max_pixels, channels=channels)
-            digest = _digest(file)
+            digest = digest_of(file)
     except UnreadableImageError as error:
         return error
     if kept is not None:
         kept.keep(digest, image)
     known = replace(sample, digest=digest, size_px=image.size)
     return _Seen(known, header, make_thumbnail(image))
-
-
-def _digest(file: BinaryIO) -> str:
-    """Digest a file from its start; it was just read, so it comes from memory."""
-    state = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    file.seek(0)
-    while block := file.read(_BLOCK_BYTES):
-        state.update(block)
-    return state.hexdigest()
 
 
 def _compare(seen: Iterable[_Seen], workers: int) -> tuple[NearDuplicates, ...]:

@@ -4,28 +4,25 @@
   (seed, stage, epoch): never from the worker, and the random state of the process stays untouched.
 - The epoch stands in shared memory, since workers live on from epoch to epoch with their own copy
   of the data set.
-- A file that can no longer be read ends the run with its name; it is never replaced by another.
+- A file that can no longer be read, or holds something else by now, ends the run (`reading.py`).
 """
 
 import errno
-import json
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from finetune.components.pipelines import AugmentFunction
 from finetune.components.pixels import to_array
-from finetune.data.decode import UnreadableImageError
 from finetune.data.kept import KeptViews
+from finetune.data.reading import LoadingError, Read, read_sample
 from finetune.errors import DataError, FinetuneError
 from finetune.runtime.seeds import derive_seed
 from finetune.runtime.space import free_shared_memory, size_words
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
 __all__ = [
     "EpochSampler",
     "EvalImages",
-    "LoadingError",
     "TrainImages",
     "ViewImages",
     "choose_workers",
@@ -47,30 +43,12 @@ __all__ = [
 ]
 
 Item = tuple[torch.Tensor, int, int]  # (C, H, W) uint8, label, position
-Read = Callable[[Path], "Image"]  # `decode` with its limits; travels to worker processes
 
-_NOTE = "finetune-error: "  # opens the line that carries an error out of a worker
 _MOST_WORKERS = 8  # more wait for each other's disk and memory; PyTorch's own examples use 4 to 8
 # Measured: a worker's first image comes after 0.13 s; 256 photos of 512x384 decode in about 0.6 s.
 _FEW_SAMPLES = 256
 _LEAST_SHARED_BYTES = 1 << 20  # two batches of one photo of 224 px, and what keeps them in order
 _WITHOUT_WORKERS = "--set runtime.workers=0 decodes without further processes"
-
-
-class LoadingError(DataError):
-    """An image cannot be loaded in mid-run; the message names the file.
-
-    Careful: DataLoader raises an error of a worker anew as `type(traceback)`. The sentence and the
-    hint travel in a note of the traceback, and are read from it here.
-    """
-
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        notes = re.findall(f"^{_NOTE}(.*)$", message, flags=re.MULTILINE)
-        if notes:
-            message, hint = json.loads(notes[-1])
-        super().__init__(message, hint=hint)
-        if not notes and get_worker_info() is not None:
-            self.add_note(_NOTE + json.dumps([message, hint]))
 
 
 class EvalImages(Dataset[Item]):
@@ -80,7 +58,7 @@ class EvalImages(Dataset[Item]):
         samples: N samples.
         transform: Pillow image → (C, H, W) uint8 tensor.
         classes: K class names; the label of a sample is its index here, -1 where it has none.
-        read: Path → Pillow image: `decode` with its arguments.
+        read: Open file → Pillow image: `decode` with its arguments.
         kept: Has some of the views already.
 
     Attributes:
@@ -120,7 +98,7 @@ class EvalImages(Dataset[Item]):
         sample = self._samples[position]
         view = None if self._kept is None else self._kept.find(sample.digest)
         if view is None:
-            view = self._transform(_read(sample, self._read))
+            view = self._transform(read_sample(sample, self._read))
         return view, self.labels[position], position
 
 
@@ -135,8 +113,8 @@ class TrainImages(Dataset[Item]):
         augment: What `build` of a section gives.
         classes: K class names; the label of a sample is its index here.
         seed: The seed of the run.
-        read: Path → Pillow image of the channels that the augmentation takes: `decode` with its
-            arguments.
+        read: Open file → Pillow image of the channels that the augmentation takes: `decode` with
+            its arguments.
     """
 
     def __init__(
@@ -176,7 +154,7 @@ class TrainImages(Dataset[Item]):
 
     def _augmented(self, sample: Sample, seed: int) -> torch.Tensor:
         """Read a sample and change it; what cannot be done names it."""
-        pixels = to_array(_read(sample, self._read))
+        pixels = to_array(read_sample(sample, self._read))
         try:
             changed = self._augment(pixels, seed=seed)
         except DataError as error:
@@ -363,17 +341,6 @@ def choose_workers(num_cpus: int, num_samples: int) -> Choice[int]:
         return Choice(0, "there is one core, and it trains")
     workers = min(num_cpus - 1, _MOST_WORKERS)
     return Choice(workers, f"{num_cpus} cores, one of them trains")
-
-
-def _read(sample: Sample, read: Read) -> "Image":
-    """Decode a sample's file, or name it."""
-    try:
-        return read(sample.path)
-    except UnreadableImageError as error:
-        raise LoadingError(
-            f"{sample.path} can no longer be read: {error.message}",
-            hint="it was readable when the run began; put it back and run again",
-        ) from error
 
 
 def _labels(samples: Sequence[Sample], classes: Sequence[str]) -> list[int]:

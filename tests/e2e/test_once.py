@@ -1,15 +1,19 @@
 """Frozen layers computed once: the same run as with them in every epoch, and when it is not."""
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from PIL import Image, ImageOps
+from safetensors.torch import load_file, save_file
 
 from finetune.pipeline import run
 from finetune.recipe.schema import Recipe
+from finetune.torchvision_ops import register_missing_ops
 from finetune.train.events import EpochEnded, FrozenLayers, Warned
 
 pytestmark = pytest.mark.slow  # each test trains once or more
@@ -28,10 +32,14 @@ def train(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def make(name: str, backbone: str = "test_vit", *, stage: dict[str, Any], **values: Any):
         events: list[Any] = []
         recipe = Recipe(
-            model={"backbone": backbone, "pretrained": False},
-            data={"path": str(tiny_folder)},
             stages=[{**FULL, **stage}],
-            **{"augment": "none", "runtime": RUNTIME, **values},
+            **{
+                "model": {"backbone": backbone, "pretrained": False},
+                "data": {"path": str(tiny_folder)},
+                "augment": "none",
+                "runtime": RUNTIME,
+                **values,
+            },
         )
         done = run(recipe, out=tmp_path / name, on_event=events.append)
         return load_file(done.folder / "model" / "model.safetensors"), events
@@ -117,6 +125,62 @@ def test_changed_weights_are_computed_anew(train: Train) -> None:
     train("first", stage={"views": 1})
     _, events = train("second", stage={"views": 1}, seed=1)  # random weights, so of another seed
     assert "30 views computed, 0 were there" in told(events).reason
+
+
+def test_a_photo_changed_in_place_with_the_same_size_and_time_is_computed_anew(
+    train: Train, tiny_folder: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    write_uncompressed(tiny_folder, own)
+    train("first", stage={"views": 1}, data={"path": str(own)})
+    photo = next(own.rglob("*.bmp"))
+    before = photo.stat()
+    ImageOps.invert(Image.open(photo)).save(photo)
+    os.utime(photo, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = photo.stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    weights, events = train("second", stage={"views": 1}, data={"path": str(own)})
+    assert "1 views computed, 29 were there" in told(events).reason
+    expected, _ = train("plain", stage={"views": 0}, data={"path": str(own)})
+    assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+
+
+def test_weights_swapped_under_the_same_name_are_computed_anew(
+    train: Train, tmp_path: Path
+) -> None:
+    folder = tmp_path / "backbone"
+    write_local_backbone(folder, seed=1)
+    model = {"backbone": f"local-dir:{folder}"}
+    train("first", stage={"views": 1}, model=model)
+    before = (folder / "model.safetensors").stat()
+    write_local_backbone(folder, seed=2)
+    os.utime(folder / "model.safetensors", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (folder / "model.safetensors").stat().st_size == before.st_size
+    weights, events = train("second", stage={"views": 1}, model=model)
+    assert "30 views computed, 0 were there" in told(events).reason
+    expected, _ = train("plain", stage={"views": 0}, model=model)
+    assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+
+
+def write_uncompressed(folder: Path, own: Path) -> None:
+    """Copy photos as BMP, where one of the same sides has the same bytes."""
+    for path in folder.rglob("*.png"):
+        copy = own / path.relative_to(folder).with_suffix(".bmp")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).convert("RGB").save(copy)
+
+
+def write_local_backbone(folder: Path, *, seed: int) -> None:
+    """Write a folder of weights as timm reads it with `local-dir:`."""
+    register_missing_ops()
+    import timm
+
+    torch.manual_seed(seed)
+    model = timm.create_model("test_vit", num_classes=7)
+    folder.mkdir(exist_ok=True)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    config = {"architecture": "test_vit", "num_classes": 7, "pretrained_cfg": model.pretrained_cfg}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 def test_augmented_views_are_drawn_anew_in_every_epoch_and_repeat(train: Train) -> None:

@@ -109,6 +109,14 @@ def remove_photos(run: Path, process: Process) -> None:
         photo.rename(photo.with_suffix(".gone"))
 
 
+def swap_photos(run: Path, process: Process) -> None:
+    """Each photo is overwritten by another one, which can be read as well."""
+    contents = [photo.read_bytes() for photo in photos(run)]
+    for photo, own, other in zip(photos(run), contents, [*contents[1:], contents[0]], strict=True):
+        photo.with_suffix(".gone").write_bytes(own)
+        photo.write_bytes(other)
+
+
 def cut_photos(run: Path, process: Process) -> None:
     """Photos are overwritten by half of them."""
     for photo in photos(run):
@@ -165,6 +173,7 @@ FAULTS: dict[str, Fault] = {
     "a worker killed": Fault("a process that decodes images was killed", harm=kill_worker),
     "a photo deleted": Fault("can no longer be read", 3, remove_photos, put_back),
     "a photo cut short": Fault("can no longer be read", 3, cut_photos, put_back),
+    "a photo overwritten": Fault("has changed since the run began", 3, swap_photos, put_back),
     "a full disk": Fault("the disk is full", harm=fill_disk, mend=free_disk, on_small_disk=True),
     "a read-only disk": Fault(
         "Read-only file system", harm=forbid_writing, mend=allow_writing, on_small_disk=True

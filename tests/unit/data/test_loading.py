@@ -4,6 +4,7 @@ import errno
 import random
 import sys
 import warnings
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,16 +15,17 @@ from PIL import Image
 from finetune.components.augment import NoAugment, StandardAugment
 from finetune.components.preprocess import InputSpec, Preprocessing
 from finetune.data import loading
+from finetune.data.content import digest_of
 from finetune.data.decode import decode
 from finetune.data.index import index_source
 from finetune.data.loading import (
     EpochSampler,
     EvalImages,
-    LoadingError,
     TrainImages,
     choose_workers,
     make_loader,
 )
+from finetune.data.reading import LoadingError
 from finetune.errors import DataError, FinetuneError
 from finetune.types import Sample
 
@@ -207,6 +209,17 @@ def test_a_file_that_became_unreadable_is_named_from_any_process(vanished, make,
 
 
 @pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("make", [evals, trains])
+def test_a_file_that_holds_another_photo_is_named_from_any_process(samples, make, workers):
+    with samples[1].path.open("rb") as file:
+        other = digest_of(file)
+    changed = [replace(samples[0], digest=other), *samples[1:]]
+    error = error_of(make_loader(make(changed), batch_size=2, workers=workers))
+    assert type(error) is LoadingError
+    assert error.message == f"{samples[0].path} has changed since the run began"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
 def test_an_augmentation_that_fails_names_the_image(samples, workers):
     def fail(image: np.ndarray, *, seed: int) -> np.ndarray:
         raise DataError("it fails", hint="do else")
@@ -250,15 +263,6 @@ def test_a_worker_keeps_opencv_to_one_thread(monkeypatch):
     cv2.setNumThreads(before)
     monkeypatch.delitem(sys.modules, "cv2")
     loading._start_worker(0)
-
-
-def test_an_error_in_a_worker_travels_in_a_note_of_its_traceback(monkeypatch):
-    monkeypatch.setattr(loading, "get_worker_info", lambda: object())
-    error = LoadingError("a: lost", hint="b")
-    assert error.__notes__ == ['finetune-error: ["a: lost", "b"]']
-    monkeypatch.undo()
-    again = LoadingError(f"Caught LoadingError.\nOriginal a: lost\n{error.__notes__[0]}\n")
-    assert (again.message, again.hint) == ("a: lost", "b")
 
 
 def test_cores_are_counted_where_the_system_has_no_affinity(monkeypatch):
