@@ -96,9 +96,10 @@ def _make_page(material: Material, data: Path | None, looker: Looker) -> tuple[R
     from finetune.report.sections import build_sections
     from finetune.report.source import Source
 
-    gallery = choose_photos(material.main.answers)
+    main = material.main
+    gallery = choose_photos(main.answers, were_trained_on=main.split == "train")
     source_path = data or material.data
-    names = [material.main.answers.names[place] for place in gallery.photos]
+    names = [main.answers.names[place] for place in gallery.photos]
     root = photo_root(source_path) if source_path else None
     photos = read_photos(root, names)
     source = Source.of(material, gallery, photos, looker.look(gallery, photos, root))
