@@ -203,6 +203,8 @@ def health(source: Source) -> Section | None:
         "left_out": left_out[:_MANY_LEFT_OUT],
         "num_left_out": len(left_out),
         "figures": figures,
+        "checked": source.checked,
+        "is_of_run": source.checked is not None and source.checked.is_of(material),
     }
     return Section("health", "Data health", "health.html", values)
 

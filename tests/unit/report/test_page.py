@@ -15,9 +15,8 @@ from synthetic import Plan, write_run
 
 from finetune.errors import DataError, FinetuneError
 from finetune.report import report as report_module
-from finetune.report.gallery import MAX_PHOTOS, NUM_SUSPECTS
+from finetune.report.gallery import MAX_PHOTOS
 from finetune.report.inline import inline_svg
-from finetune.report.labels import check_labels
 from finetune.report.material import read_material
 from finetune.report.photos import read_photos
 from finetune.report.plots import draw_losses, svg_of
@@ -154,42 +153,6 @@ def test_the_page_says_how_far_to_believe_it_and_where_it_is_weak(plain: Path) -
     weakest = min(figures["slices"], key=lambda row: row["accuracy"])
     assert weakest["name"] in rows
     assert f"{100 * weakest['accuracy']:.1f} %" in rows
-
-
-def labels_part(text: str) -> str:
-    """Cut out what the page says of labels."""
-    return text.partition("<h3>Labels to look at</h3>")[2].partition("<h3>")[0]
-
-
-def test_labels_that_the_answers_contradict_are_shown_for_a_person_to_decide(
-    tmp_path: Path,
-) -> None:
-    plan = Plan(classes=EVIL, num_photos=300, accuracy=0.7, num_leaked=2)
-    text = labels_part(write_report(write_run(tmp_path / "run", plan)).path.read_text("utf-8"))
-    answers = read_material(tmp_path / "run").main.answers
-    suspects = check_labels(answers).suspects
-    assert len(suspects) > NUM_SUSPECTS == text.count("<figure ")
-    assert text.index(answers.names[suspects[0]]) < text.index(answers.names[suspects[1]])
-    assert "The labels of 300 test photos were judged by the model's own answers" in text
-    assert f"{len(suspects)} are suspects, the first 12 of which are shown" in text
-    assert "The model was not trained on these photos. 2 also stand in the training part" in text
-    assert "A person decides" in text
-    assert "--backbone test_resnet --out findings.json</code> judges training photos" in text
-
-
-def test_labels_of_validation_are_judged_with_a_reserve(tmp_path: Path) -> None:
-    plan = Plan(num_photos=300, accuracy=0.7, has_test=False)
-    text = labels_part(write_report(write_run(tmp_path / "run", plan)).path.read_text("utf-8"))
-    assert "300 validation photos" in text
-    assert "These photos chose the weights, though none was trained on" in text
-
-
-def test_no_suspects_are_one_sentence(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", Plan(accuracy=1.0))
-    text = labels_part(write_report(run).path.read_text("utf-8"))
-    assert "Of 60 test photos none looks mislabelled to the model" in text
-    assert text.count("<p>") == 1
-    assert "<figure" not in text
 
 
 @pytest.mark.slow
