@@ -34,7 +34,7 @@ def test_suspects_are_shown_for_a_person_to_decide(tell: Tell, tmp_path: Path) -
     assert text.index(answers.names[suspects[0]]) < text.index(answers.names[suspects[1]])
     assert "The labels of 300 test photos were judged by the model's own answers" in text
     assert f"{len(suspects)} are suspects, the first 12 of which are shown" in text
-    assert "The model was not trained on these photos. 2 also stand in the training part" in text
+    assert "not trained on these photos, save 2 that also stand in the training part" in text
     assert "A person decides" in text
     assert "--backbone test_resnet --out findings.json</code> judges training photos" in text
     assert "&lt;img src=x" in text
@@ -44,7 +44,8 @@ def test_suspects_are_shown_for_a_person_to_decide(tell: Tell, tmp_path: Path) -
 def test_labels_of_validation_are_judged_with_a_reserve(tell: Tell) -> None:
     text = tell(Plan(num_photos=300, accuracy=0.7, has_test=False))
     assert "300 validation photos" in text
-    assert "These photos chose the weights, though none was trained on" in text
+    assert "These photos chose the weights, so some wrong labels may be missed." in text
+    assert "The model was not trained on these photos. A person decides" in text
 
 
 def test_no_suspects_are_one_sentence(tell: Tell) -> None:
