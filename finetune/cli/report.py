@@ -21,6 +21,14 @@ def report(
         Path | None,
         typer.Option("--data", metavar="DIR|CSV", help="Where the photos are now, if they moved."),
     ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            "--check",
+            metavar="FILE.json",
+            help="Show what finetune check --out FILE.json found in these photos as well.",
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Write report.html and plots/ into a run folder: what the model learned, on one page.
@@ -34,7 +42,7 @@ def report(
     from finetune.cli.render import Screen, count
     from finetune.report.report import write_report
 
-    written = write_report(run, data=data)
+    written = write_report(run, data=data, check=check)
     if written.num_missing:
         Screen(sys.stderr).warn(
             f"{count(written.num_missing)} of {count(written.num_photos)} photos are shown by name "

@@ -1,8 +1,7 @@
 """What features say of a data set: photos that are nearly one, and labels that are wrong.
 
-Labels are judged by confident learning (Northcutt and others, 1911.00068) in its plain form: a
-photo is a suspect where the probability of another class, as a probe gives it that has not seen the
-photo, reaches what photos of that label reach on average. Nothing here is certain: a person looks.
+Labels are judged by confident learning, the rule of `confident.py`, on the probabilities that a
+probe gives which has not seen the photo. Nothing here is certain: a person looks.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import numpy as np
 
 from finetune.data.findings import Finding
 from finetune.data.groups import joined
+from finetune.evaluate.confident import FEWEST, suspect_labels
 from finetune.train.linear import Features, chunks_of
 from finetune.train.probe import fit_probe
 from finetune.types import Sample
@@ -23,10 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["find_similar", "find_suspect_labels", "predict_held_out"]
 
-NUM_FOLDS = 5  # each photo is judged by a probe that saw four of them
+NUM_FOLDS = FEWEST  # each photo is judged by a probe that saw four of them
 # Chosen on the training part of `textures`; docs/benchmarks/check.json reports on other photos.
 _SIMILAR = 0.8  # cosine of features about their mean: different textures reached 0.77
-_MARGIN = 0.4  # between the two probabilities: below it nearly all suspects were right
 
 
 def find_similar(features: NDArray[np.float32], samples: Sequence[Sample]) -> Iterator[Finding]:
@@ -68,21 +67,18 @@ def find_suspect_labels(
         return ()
     judged = Features(features.values[rows], labels)
     probs = predict_held_out(judged, [_unit(samples[row]) for row in rows])
-    own = probs[np.arange(len(labels)), labels]
-    usual = np.array([own[labels == label].mean() for label in range(len(known))])
-    other = np.where(probs >= usual, probs, -1.0).argmax(axis=1)
-    likely = probs[np.arange(len(labels)), other]
-    is_suspect = (likely >= usual[other]) & (other != labels) & (likely - own > _MARGIN)
-    places = np.flatnonzero(is_suspect)
+    found = suspect_labels(probs, labels)
     return tuple(
         Finding(
             "suspect_label",
             (samples[rows[place]].name,),
-            f"labelled {classes[known[labels[place]]]} ({own[place]:.2f}), "
-            f"looks like {classes[known[other[place]]]} ({likely[place]:.2f})",
-            round(float(likely[place]), 3),
+            f"labelled {classes[known[labels[place]]]} ({own:.2f}), "
+            f"looks like {classes[known[other]]} ({likely:.2f})",
+            round(float(likely), 3),
         )
-        for place in places[np.argsort(own[places] - likely[places], kind="stable")]
+        for place, other, likely, own in zip(
+            found.places, found.others, found.likely, found.own, strict=True
+        )
     )
 
 

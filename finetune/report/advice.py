@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "Advice", "advise"]
 
 _FEW = 10  # training photos of a class, below which `finetune check` warns
-_SURE = 0.95  # a mistake this sure is more often a wrong label than any other
 _SHARE_OF_PAIR = 0.2  # of all mistakes: with four classes or more, more than chance gives a pair
 _FEWEST_OF_PAIR = 3  # mistakes: two may be chance
 _FEWEST_CLASSES = 3  # of two classes every mistake is of the one pair
@@ -114,18 +113,16 @@ def no_test(material: Material, gallery: Gallery) -> Advice | None:
 
 
 def suspects(material: Material, gallery: Gallery) -> Advice | None:
-    """Where the model is sure and the label disagrees, the label may be wrong."""
-    answers = material.main.answers
-    sure = answers.is_mistake & (answers.confidence >= _SURE)
-    number = int(sure.sum())
+    """Where the model's answers contradict the label, the label may be wrong."""
+    number = len(gallery.labels.suspects)
     if not number:
         return None
     return Advice(
         "suspects",
         f"Look at the labels of {counted(number, 'photo')}",
-        f"The model names another class with a probability of {as_percent(_SURE, 0)} or more: "
-        "either it is badly mistaken, or the label is wrong.",
-        "They are the first of the surest mistakes below. Move what is labelled wrong.",
+        "The model finds another class much likelier than theirs, and as likely as for photos that "
+        "are labelled so: either it is badly mistaken, or the label is wrong.",
+        "They are under “Labels to look at”, the likeliest first. Move what is labelled wrong.",
     )
 
 

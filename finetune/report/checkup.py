@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetune.report.findings import describe_row
 from finetune.report.page import Head, render_page
 from finetune.report.photos import Photo, read_photos
 from finetune.report.source import Section
@@ -113,15 +114,7 @@ def _section(
     values = {
         "about": about,
         "pictured": pictured,
-        "named": [_words(finding) for finding in told[:_NUM_NAMED]],
+        "named": [describe_row(finding) for finding in told[:_NUM_NAMED]],
         "num_more": max(0, len(told) - _NUM_NAMED),
     }
     return Section(kind, kind.replace("_", " ").capitalize(), "findings.html", values)
-
-
-def _words(finding: Mapping[str, Any]) -> str:
-    """Say a finding in a line: names that its detail does not have come first."""
-    names = [*(file["path"] for file in finding["files"]), *finding["classes"]]
-    if all(name in finding["detail"] for name in names):
-        return str(finding["detail"])
-    return f"{', '.join(names)}: {finding['detail']}"

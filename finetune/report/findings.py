@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from finetune.data.check import Examined
 from finetune.data.findings import KINDS, Finding
 from finetune.runtime.files import write_text
 from finetune.types import Sample
 
-__all__ = ["findings_document", "write_findings"]
+__all__ = ["SCHEMA_VERSION", "describe_row", "findings_document", "write_findings"]
 
 SCHEMA_VERSION = 1
 
@@ -58,6 +59,14 @@ def write_findings(document: dict[str, object], path: Path) -> None:
         FinetuneError: The disk is full or the folder cannot be written.
     """
     write_text(path, json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+
+
+def describe_row(finding: Mapping[str, Any]) -> str:
+    """Say a finding of a document in a line: names that its detail does not have come first."""
+    names = [*(file["path"] for file in finding["files"]), *finding["classes"]]
+    if all(name in finding["detail"] for name in names):
+        return str(finding["detail"])
+    return f"{', '.join(names)}: {finding['detail']}"
 
 
 def _counts(samples: Sequence[Sample]) -> dict[str, dict[str, int]]:

@@ -1,18 +1,20 @@
 """Which photos the page shows: few enough to send, chosen for what a person learns from them.
 
-A photo stands in the page once, however often it is shown. The mistakes come first, then the
-answers that were nearly another; what is left of the budget goes to the confusion matrix.
+A photo stands in the page once, however often it is shown. The mistakes come first, then labels
+that may be wrong and answers that were nearly another; what is left of the budget goes to the
+confusion matrix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from finetune.report.answers import Answers
+from finetune.report.labels import LabelCheck, check_labels
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,6 +23,7 @@ __all__ = ["Cell", "Gallery", "Pair", "choose_photos"]
 
 MAX_PHOTOS = 240  # 12 KB each: 3 MB of a page that shall stay under 10
 NUM_SUREST = 24
+NUM_SUSPECTS = 12
 NUM_LEAST_SURE = 12
 NUM_PAIRS = 6
 NUM_OF_PAIR = 6  # photos of each of these
@@ -82,6 +85,7 @@ class Gallery:
         pairs: Classes most often taken for each other.
         classes: Rows and columns of the matrix, as indices in class order.
         cells: By row and column.
+        labels: What the answers say of the labels; its first suspects are shown.
     """
 
     surest: tuple[int, ...]
@@ -89,12 +93,18 @@ class Gallery:
     pairs: tuple[Pair, ...]
     classes: tuple[int, ...]
     cells: Mapping[tuple[int, int], Cell]
+    labels: LabelCheck = field(default_factory=LabelCheck)
+
+    @property
+    def suspects(self) -> tuple[int, ...]:
+        """Photos whose label is probably wrong, the likeliest first, as many as are shown."""
+        return self.labels.suspects[:NUM_SUSPECTS]
 
     @property
     def studied(self) -> tuple[int, ...]:
-        """Those of mistakes, unsure answers and pairs, each once: 72 at most."""
+        """Those of mistakes, suspects, unsure answers and pairs, each once: 84 at most."""
         of_pairs = [place for pair in self.pairs for place in pair.photos]
-        return tuple(dict.fromkeys([*self.surest, *self.least_sure, *of_pairs]))
+        return tuple(dict.fromkeys([*self.surest, *self.suspects, *self.least_sure, *of_pairs]))
 
     @property
     def photos(self) -> tuple[int, ...]:
@@ -103,11 +113,14 @@ class Gallery:
         return tuple(dict.fromkeys([*self.studied, *of_cells]))
 
 
-def choose_photos(answers: Answers, *, max_photos: int = MAX_PHOTOS) -> Gallery:
+def choose_photos(
+    answers: Answers, *, were_trained_on: bool = False, max_photos: int = MAX_PHOTOS
+) -> Gallery:
     """Choose the photos of a page.
 
     Args:
         answers: Of the part that the page is about.
+        were_trained_on: Whether the model has seen the labels, so that it cannot judge them.
         max_photos: How many there may be in all.
     """
     wrong = _places(answers.is_mistake)
@@ -115,10 +128,12 @@ def choose_photos(answers: Answers, *, max_photos: int = MAX_PHOTOS) -> Gallery:
     scored = _places(answers.is_scored)
     least_sure = _take(scored[np.argsort(_margins(answers)[scored], kind="stable")], NUM_LEAST_SURE)
     pairs = _find_pairs(answers)
-    shown = {*surest, *least_sure, *(place for pair in pairs for place in pair.photos)}
     classes = _worst_classes(answers.confusion)
+    labels = LabelCheck() if were_trained_on else check_labels(answers)
+    chosen = Gallery(surest, least_sure, pairs, classes, {}, labels)
+    shown = set(chosen.studied)
     cells = _fill_cells(answers, classes, shown, budget=max_photos - len(shown))
-    return Gallery(surest, least_sure, pairs, classes, cells)
+    return replace(chosen, cells=cells)
 
 
 def _margins(answers: Answers) -> NDArray[np.float32]:

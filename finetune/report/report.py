@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from finetune.runtime.files import write_with
 
 if TYPE_CHECKING:
     from finetune.model.bundle import Bundle
+    from finetune.report.checked import Checked
 
 __all__ = ["REPORT_NAME", "Report", "try_report", "write_report"]
 
@@ -45,7 +46,13 @@ class Report:
     reason: str = ""
 
 
-def write_report(folder: Path, bundle: Bundle | None = None, *, data: Path | None = None) -> Report:
+def write_report(
+    folder: Path,
+    bundle: Bundle | None = None,
+    *,
+    data: Path | None = None,
+    check: Path | None = None,
+) -> Report:
     """Write `report.html` and `plots/` into the folder of a run or an evaluation.
 
     Args:
@@ -53,17 +60,20 @@ def write_report(folder: Path, bundle: Bundle | None = None, *, data: Path | Non
         bundle: The model that gave the answers, for maps of where it looked; None takes that of
             the folder, where there is one.
         data: Folder or CSV of the photos; None takes what the recipe names.
+        check: What `finetune check --out` wrote of these photos, to be told in the page as well.
 
     Raises:
         FinetuneError: It is no such folder, a file is damaged, or the page cannot be written.
-        DataError: `data` does not exist.
+        DataError: `data` does not exist, or `check` is no such document.
     """
+    from finetune.report.checked import read_checked
     from finetune.report.plots import write_plots
 
     if data is not None and not data.exists():
         raise DataError(f"{data} does not exist", hint="name the folder or CSV of the photos")
     material = read_material(folder)
-    report, text = _make_page(material, data, Looker(material, bundle))
+    checked = None if check is None else read_checked(check)
+    report, text = _make_page(material, data, Looker(material, bundle), checked)
     # What is no valid text of a file name stands in tables as \udcXX, and so it does here.
     write_with(report.path, lambda to: to.write_bytes(text.encode("utf-8", "backslashreplace")))
     write_plots(material, folder / _PLOTS)
@@ -90,23 +100,32 @@ def try_report(
     return None
 
 
-def _make_page(material: Material, data: Path | None, looker: Looker) -> tuple[Report, str]:
+def _make_page(
+    material: Material, data: Path | None, looker: Looker, checked: Checked | None
+) -> tuple[Report, str]:
     """Make the page of a run."""
     from finetune.report.page import Head, render_page
     from finetune.report.sections import build_sections
     from finetune.report.source import Source
 
-    gallery = choose_photos(material.main.answers)
+    main = material.main
+    gallery = choose_photos(main.answers, were_trained_on=main.split == "train")
     source_path = data or material.data
-    names = [material.main.answers.names[place] for place in gallery.photos]
+    names = [main.answers.names[place] for place in gallery.photos]
     root = photo_root(source_path) if source_path else None
     photos = read_photos(root, names)
     source = Source.of(material, gallery, photos, looker.look(gallery, photos, root))
+    source = replace(source, checked=checked)
     kind = "Run" if material.is_run else "Evaluation of"
     head = Head(
         title=f"{kind} {material.name}",
         subtitle=f"{material.backbone} · {len(material.classes)} classes",
-        origin="from the files of the run; finetune report RUN makes it anew",
+        origin=(
+            "from the files of the run; finetune report RUN makes it anew"
+            if checked is None
+            else f"from the files of the run and {checked.file}; finetune report RUN --check FILE "
+            "makes it anew"
+        ),
     )
     shots = source.shots.values()
     text = render_page(

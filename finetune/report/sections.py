@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from finetune.errors import join_names
+from finetune.evaluate.confident import FEWEST
 from finetune.report.advice import advise
 from finetune.report.gallery import NUM_NAMED
 from finetune.report.inline import inline_svg
+from finetune.report.labels import check_command
 from finetune.report.matrix import build_matrix, cell_key
 from finetune.report.plots import (
     draw_coverage,
@@ -162,6 +165,7 @@ def photos(source: Source) -> Section | None:
     material, gallery = source.material, source.gallery
     names = material.classes
     values = {
+        "labels": _labels(source),
         "surest": [source.shots[place] for place in gallery.surest],
         "num_mistakes": int(material.main.answers.is_mistake.sum()),
         "least_sure": [source.shots[place] for place in gallery.least_sure],
@@ -199,6 +203,8 @@ def health(source: Source) -> Section | None:
         "left_out": left_out[:_MANY_LEFT_OUT],
         "num_left_out": len(left_out),
         "figures": figures,
+        "checked": source.checked,
+        "is_of_run": source.checked is not None and source.checked.is_of(material),
     }
     return Section("health", "Data health", "health.html", values)
 
@@ -225,6 +231,25 @@ def environment(source: Source) -> Section | None:
     plain = ("device", "device_reason", "precision", "seed", "data_fingerprint")
     rows += [(name, known[name]) for name in plain if name in known]
     return Section("environment", "Environment", "environment.html", {"rows": rows})
+
+
+def _labels(source: Source) -> dict[str, Any]:
+    """Give what the model's answers say of the labels, and the photos of the first suspects."""
+    material, labels = source.material, source.gallery.labels
+    part = material.main
+    fitted = material.document.get("calibration") or {}
+    leaks = part.leaks
+    return {
+        "shots": [source.shots[place] for place in source.gallery.suspects],
+        "num_suspects": len(labels.suspects),
+        "num_judged": labels.num_judged,
+        "fewest": FEWEST,
+        "passed_over": join_names([material.classes[place] for place in labels.passed_over]),
+        "split": part.split,
+        "is_temperature_fitted": fitted.get("temperature") is not None,
+        "num_leaked": leaks.num_copies + leaks.num_near if leaks else None,
+        "command": check_command(material),
+    }
 
 
 def _stages(material: Material) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.report.words import as_percent
 
 if TYPE_CHECKING:
+    from finetune.report.checked import Checked
     from finetune.report.gallery import Gallery
     from finetune.report.maps import Maps, PhotoMaps
     from finetune.report.material import Material
@@ -99,12 +100,14 @@ class Source:
         gallery: Which photos are shown.
         shots: These photos, by position in the answers.
         maps: Where the model looked.
+        checked: What a check found in the data; None where none was named.
     """
 
     material: Material
     gallery: Gallery
     shots: Mapping[int, Shot]
     maps: Maps
+    checked: Checked | None = None
 
     @classmethod
     def of(

@@ -35,3 +35,29 @@ def test_what_is_no_run_is_refused(tmp_path: Path, call: Callable[..., Any]) -> 
         f"error: {tmp_path} is no run folder: it has no metrics.json\n"
         "hint: name a folder that finetune run wrote\n"
     )
+
+
+def test_what_a_check_found_is_shown_beside_the_run(
+    made: Any, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    run = shutil.copytree(made.folder, tmp_path / "run")
+    photos = shutil.copytree(made.data, tmp_path / "photos")
+    shutil.copy(photos / "red/red_00.png", photos / "blue/copy.png")
+    findings = tmp_path / "findings.json"
+    assert call("check", str(photos), "--out", str(findings)).code == 0
+    assert call("report", str(run), "--check", str(findings)).code == 0
+    page = (run / "report.html").read_text("utf-8")
+    assert "<h4>Conflicting labels: 1</h4>" in page
+    assert "<li>blue/copy.png (blue) = red/red_00.png (red)</li>" in page
+
+
+def test_a_check_that_is_none_is_refused(
+    made: Any, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    (tmp_path / "findings.csv").write_text("path,finding,action,reason\n")
+    answer = call("report", str(made.folder), "--check", str(tmp_path / "findings.csv"))
+    assert answer.code == 3
+    assert answer.err == (
+        f"error: {tmp_path / 'findings.csv'} is no document of finetune check\n"
+        "hint: finetune check DIR --out FILE.json writes one\n"
+    )
