@@ -12,7 +12,6 @@ from finetune.report.gallery import choose_photos
 from finetune.report.maps import Looker
 from finetune.report.material import Material, read_material
 from finetune.report.photos import photo_root, read_photos
-from finetune.runtime.files import write_with
 
 if TYPE_CHECKING:
     from finetune.model.bundle import Bundle
@@ -58,14 +57,14 @@ def write_report(folder: Path, bundle: Bundle | None = None, *, data: Path | Non
         FinetuneError: It is no such folder, a file is damaged, or the page cannot be written.
         DataError: `data` does not exist.
     """
+    from finetune.report.page import write_page
     from finetune.report.plots import write_plots
 
     if data is not None and not data.exists():
         raise DataError(f"{data} does not exist", hint="name the folder or CSV of the photos")
     material = read_material(folder)
     report, text = _make_page(material, data, Looker(material, bundle))
-    # What is no valid text of a file name stands in tables as \udcXX, and so it does here.
-    write_with(report.path, lambda to: to.write_bytes(text.encode("utf-8", "backslashreplace")))
+    write_page(text, report.path)
     write_plots(material, folder / _PLOTS)
     return report
 
