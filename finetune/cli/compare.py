@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from finetune.cli.render import Screen
-    from finetune.evaluate.answers import Cost
     from finetune.evaluate.comparison import ClassDifference, Comparison, Difference
+    from finetune.report.runs import FinishedRun
 
 __all__ = ["compare"]
 
 _NUM_SHOWN = 10  # images and classes that are spelt out; --out and --json have all
+_FORMATS = (".json", ".html")  # of --out
 
 
 def compare(
@@ -30,7 +31,7 @@ def compare(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE.json", help="Write all that was compared."),
+        typer.Option("--out", metavar="FILE.json|FILE.html", help="Write all of it, or a page."),
     ] = None,
     json: Json = False,
     debug: Debug = False,
@@ -40,25 +41,20 @@ def compare(
     Example: finetune compare runs/photos-resnet18-001 runs/photos-efficientnet_b0-001
     """
     _check_runs(runs)
-    if out is not None and out.suffix.lower() != ".json":
-        raise UsageError(f"--out {out} must end in .json", hint=f"--out {out.with_suffix('.json')}")
+    _check_out(out)
     from finetune.cli.render import Screen, print_json
     from finetune.evaluate.comparison import compare_runs
-    from finetune.report.comparison import comparison_document, write_comparison
+    from finetune.report.comparison import comparison_document
     from finetune.report.runs import read_runs, shared_split
 
     found = read_runs(runs)
     split = shared_split(found)
     comparison = compare_runs([run.answers(split) for run in found])
-    document = comparison_document(comparison)
     if out is not None:
-        from finetune.runtime.files import make_folder
-
-        make_folder(out.parent)
-        write_comparison(document, out)
+        _write(comparison, out, reference=found[0])
         Screen(sys.stderr).line(f"comparison written to {out}")
     if json:
-        print_json(document)
+        print_json(comparison_document(comparison))
     else:
         _show(comparison, Screen(sys.stdout), out)
 
@@ -71,6 +67,33 @@ def _check_runs(runs: list[str]) -> None:
     twice = [run for run, place in zip(runs, places, strict=True) if places.count(place) > 1]
     if twice:
         raise UsageError(f"{twice[0]} is named twice", hint="name each run once")
+
+
+def _check_out(out: Path | None) -> None:
+    """Refuse a file that is neither a document nor a page."""
+    if out is not None and _format_of(out) not in _FORMATS:
+        names = " or ".join(f"--out {out.with_suffix(ending)}" for ending in _FORMATS)
+        raise UsageError(f"--out {out} must end in {' or '.join(_FORMATS)}", hint=names)
+
+
+def _format_of(out: Path) -> str:
+    """Give the ending of a file, in small letters."""
+    return out.suffix.lower()
+
+
+def _write(comparison: Comparison, out: Path, *, reference: FinishedRun) -> None:
+    """Write the document, or the page with the photos of the reference."""
+    from finetune.runtime.files import make_folder
+
+    make_folder(out.parent)
+    if _format_of(out) == ".html":
+        from finetune.report.comparison_page import write_comparison_page
+
+        write_comparison_page(comparison, out, data=reference.data())
+    else:
+        from finetune.report.comparison import comparison_document, write_comparison
+
+        write_comparison(comparison_document(comparison), out)
 
 
 def _show(comparison: Comparison, screen: Screen, out: Path | None) -> None:
@@ -94,6 +117,7 @@ def _show(comparison: Comparison, screen: Screen, out: Path | None) -> None:
 def _show_runs(comparison: Comparison, screen: Screen) -> None:
     """Write the figures of every run, and below what each cost."""
     from finetune.cli.render import Column, figure
+    from finetune.report.comparison import cost_words
 
     name = Column("run", "left", is_shortened=True)
     figures = [name, Column("accuracy"), Column("95 %", "left"), Column("macro F1")]
@@ -104,44 +128,29 @@ def _show_runs(comparison: Comparison, screen: Screen) -> None:
         rows.append([run.name, figure(run.accuracy), interval, figure(run.macro_f1)])
     screen.table(figures, rows)
     screen.line()
-    costs = ("training", "total", "parameters", "memory", "images/s", "model")
-    columns = [name, *(Column(title) for title in costs)]
-    screen.table(columns, [[run.name, *_cost_cells(run.cost)] for run in comparison.runs])
-
-
-def _cost_cells(cost: Cost) -> list[str]:
-    """Write what a run cost; a dash where its files do not say."""
-    from finetune.cli.render import duration, short_count
-    from finetune.runtime.space import size_words
-
-    memory = cost.peak_memory_mib
-    return [
-        "-" if cost.training_seconds is None else duration(cost.training_seconds),
-        "-" if cost.total_seconds is None else duration(cost.total_seconds),
-        "-" if cost.num_parameters is None else short_count(cost.num_parameters),
-        "-" if memory is None else size_words(memory << 20),
-        "-" if cost.images_per_second is None else f"{cost.images_per_second:.0f}",
-        "-" if cost.model_bytes is None else size_words(cost.model_bytes),
-    ]
+    costs = [cost_words(run.cost) for run in comparison.runs]
+    columns = [name, *(Column(title) for title in costs[0])]
+    named = zip(comparison.runs, costs, strict=True)
+    screen.table(columns, [[run.name, *cost.values()] for run, cost in named])
 
 
 def _show_difference(one: Difference, screen: Screen) -> None:
     """Write how one run differs from the reference, and in which classes most."""
     from finetune.cli.render import Column, count
     from finetune.evaluate.comparison import p_value_words
+    from finetune.report.comparison import ranked_classes
 
     screen.line()
     screen.line(f"{one.run} less {one.reference}, in points", style="bold")
-    screen.line(f"  accuracy  {_points(one.accuracy)}{_between(one.accuracy_interval)}")
-    screen.line(f"  macro F1  {_points(one.macro_f1)}{_between(one.macro_f1_interval)}")
+    screen.line(f"  accuracy  {_points(one.accuracy, one.accuracy_interval)}")
+    screen.line(f"  macro F1  {_points(one.macro_f1, one.macro_f1_interval)}")
     screen.line(
         f"  right alone on {count(one.num_only_run)} and {count(one.num_only_reference)} images: "
         f"{p_value_words(one.p_value)} by McNemar's exact test"
     )
-    differing = [row for row in one.per_class if row.recall != row.reference_recall]
+    differing = [row for row in ranked_classes(one) if row.recall != row.reference_recall]
     if not differing:
         return
-    differing.sort(key=lambda row: (row.corrected_p_value, -abs(row.difference), row.name))
     columns = [Column("class", "left", is_shortened=True), Column("recall"), Column("reference")]
     columns += [Column("points"), Column("95 %", "left"), Column("p, corrected"), Column("images")]
     screen.table(columns, [_class_row(row) for row in differing[:_NUM_SHOWN]])
@@ -152,14 +161,14 @@ def _show_difference(one: Difference, screen: Screen) -> None:
 def _class_row(row: ClassDifference) -> list[str]:
     """Write how two runs differ in one class."""
     from finetune.cli.render import count, figure
+    from finetune.report.words import points, points_between
 
-    low, high = row.interval
     return [
         row.name,
         figure(row.recall),
         figure(row.reference_recall),
-        _points(row.difference),
-        f"{100 * low:.1f} to {100 * high:.1f}",
+        points(row.difference),
+        points_between(row.interval),
         figure(row.corrected_p_value),
         count(row.support),
     ]
@@ -190,17 +199,13 @@ def _show_images(comparison: Comparison, screen: Screen, out: Path | None) -> No
         rows.append([one.path, one.label, *cells])
     screen.table(columns, rows)
     if len(found) > _NUM_SHOWN:
-        where = f"in {out}" if out else "with --out FILE.json"
+        where = f"in {out}" if out and _format_of(out) == ".json" else "with --out FILE.json"
         screen.line(f"  and {count(len(found) - _NUM_SHOWN)} more, {where}")
 
 
-def _points(value: float) -> str:
-    """Write a difference of shares in points, with its sign."""
-    return f"{100 * value:+.1f}"
+def _points(difference: float, interval: tuple[float, float] | None) -> str:
+    """Write a difference in points, its interval behind it where there is one."""
+    from finetune.report.words import points, points_between
 
-
-def _between(interval: tuple[float, float] | None) -> str:
-    """Write an interval of a difference behind it, in points."""
-    if interval is None:
-        return ""
-    return f"  (95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f})"
+    behind = f"  (95 % interval {points_between(interval)})" if interval else ""
+    return f"{points(difference)}{behind}"

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
-from finetune.report.words import count, duration
+from finetune.report.words import count, duration, short_count
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -228,19 +228,6 @@ def printable(text: str) -> str:
         letter if letter.isprintable() or letter in _JOINERS else repr(letter)[1:-1]
         for letter in text
     )
-
-
-def short_count(number: int) -> str:
-    """Write a large number in three digits.
-
-    >>> short_count(5_288_548), short_count(86_568_424), short_count(870), short_count(2 * 10**9)
-    ('5.29M', '86.6M', '870', '2.00B')
-    """
-    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
-        if number >= size:
-            value = number / size
-            return f"{value:.{max(0, 2 - (value >= 10) - (value >= 100))}f}{unit}"
-    return str(number)
 
 
 def figure(value: float | None, digits: int = 3) -> str:

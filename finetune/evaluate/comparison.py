@@ -78,6 +78,11 @@ class ClassDifference:
     p_value: float
     corrected_p_value: float
 
+    @property
+    def is_told(self) -> bool:
+        """Whether chance does not explain the difference, having looked at every class."""
+        return self.corrected_p_value < LEVEL
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune.report.findings import describe_row
-from finetune.report.page import Head, render_page
+from finetune.report.page import Head, render_page, write_page
 from finetune.report.photos import Photo, read_photos
 from finetune.report.source import Section
-from finetune.runtime.files import write_with
 
 __all__ = ["write_findings_page"]
 
@@ -57,8 +56,7 @@ def write_findings_page(document: Mapping[str, Any], path: Path, *, root: Path) 
         origin="from the findings and the photos; finetune check DIR --out FILE.json makes it anew",
     )
     text = render_page(head, sections, {keys[name]: photo for name, photo in photos.items()})
-    # What is no valid text of a file name stands in the page as \udcXX.
-    write_with(path, lambda to: to.write_bytes(text.encode("utf-8", "backslashreplace")))
+    write_page(text, path)
 
 
 def _by_kind(document: Mapping[str, Any]) -> dict[str, list[Mapping[str, Any]]]:

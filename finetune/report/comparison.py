@@ -1,4 +1,7 @@
-"""What `finetune compare` found, as a document: plain values, the same keys in every one."""
+"""What `finetune compare` found, as a document: plain values, the same keys in every one.
+
+Beside it stands what its terminal and its page say alike.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from finetune.evaluate.comparison import Comparison, Difference, Disagreement, RunFigures
+from finetune.evaluate.answers import Cost
+from finetune.evaluate.comparison import (
+    ClassDifference,
+    Comparison,
+    Difference,
+    Disagreement,
+    RunFigures,
+)
+from finetune.report.words import duration, short_count
 from finetune.runtime.files import write_text
+from finetune.runtime.space import size_words
 
-__all__ = ["comparison_document", "write_comparison"]
+__all__ = ["comparison_document", "cost_words", "ranked_classes", "write_comparison"]
 
 SCHEMA_VERSION = 1
 
@@ -38,6 +50,26 @@ def write_comparison(document: dict[str, object], path: Path) -> None:
     """
     text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1)
     write_text(path, text + "\n")
+
+
+def cost_words(cost: Cost) -> dict[str, str]:
+    """Say what a run cost, by the heading of a table; a dash where its files do not say."""
+    memory, speed = cost.peak_memory_mib, cost.images_per_second
+    return {
+        "training": "-" if cost.training_seconds is None else duration(cost.training_seconds),
+        "total": "-" if cost.total_seconds is None else duration(cost.total_seconds),
+        "parameters": "-" if cost.num_parameters is None else short_count(cost.num_parameters),
+        "memory": "-" if memory is None else size_words(memory << 20),
+        "images/s": "-" if speed is None else f"{speed:.0f}",
+        "model": "-" if cost.model_bytes is None else size_words(cost.model_bytes),
+    }
+
+
+def ranked_classes(one: Difference) -> list[ClassDifference]:
+    """Give the classes of a difference, those first that chance explains least."""
+    return sorted(
+        one.per_class, key=lambda row: (row.corrected_p_value, -abs(row.difference), row.name)
+    )
 
 
 def _run(run: RunFigures) -> dict[str, Any]:

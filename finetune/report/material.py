@@ -25,7 +25,7 @@ from finetune.types import LeftOut
 if TYPE_CHECKING:
     from finetune.recipe.schema import Recipe
 
-__all__ = ["Course", "Epoch", "Material", "Part", "read_material"]
+__all__ = ["Course", "Epoch", "Material", "Part", "read_material", "recipe_of"]
 
 SCHEMA_VERSION = 1  # of metrics.json and of environment.json
 _KINDS = ("DataFound", "EpochEnded", "Resumed", "StageEnded", "Warned")  # events that are used
@@ -180,7 +180,7 @@ def read_material(folder: Path) -> Material:
         raise _damaged(folder / "metrics.json", "it has the figures of no part")
     recipe = folder / "recipe.yaml"
     environment = folder / "environment.json"
-    asked = _read_recipe(recipe) if recipe.is_file() else None
+    asked = recipe_of(folder)
     return Material(
         folder=folder,
         document=document,
@@ -193,6 +193,17 @@ def read_material(folder: Path) -> Material:
         maps=asked.report.maps if asked else _MAPS,
         environment=_read_json(environment) if environment.is_file() else {},
     )
+
+
+def recipe_of(folder: Path) -> Recipe | None:
+    """Read the recipe of a run; None where there is none, or parts of it come from Python."""
+    from finetune.recipe.load import load_recipe
+
+    path = folder / "recipe.yaml"
+    try:
+        return load_recipe(path) if path.is_file() else None
+    except RecipeError:
+        return None
 
 
 def _require_figures(folder: Path) -> None:
@@ -299,16 +310,6 @@ def _read_events(path: Path) -> Iterator[Mapping[str, Any]]:
             continue
         if isinstance(row, dict) and "event" in row:
             yield row
-
-
-def _read_recipe(path: Path) -> Recipe | None:
-    """Read a recipe; None where parts of it come from Python."""
-    from finetune.recipe.load import load_recipe
-
-    try:
-        return load_recipe(path)
-    except RecipeError:
-        return None
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -13,10 +13,19 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.report.plots import COLOURS
-from finetune.report.words import as_percent, between, count, duration
+from finetune.report.words import (
+    as_percent,
+    between,
+    count,
+    duration,
+    points,
+    points_between,
+)
+from finetune.runtime.files import write_with
 from finetune.version import __version__
 
 if TYPE_CHECKING:
@@ -25,7 +34,7 @@ if TYPE_CHECKING:
     from finetune.report.photos import Photo
     from finetune.report.source import Section
 
-__all__ = ["Head", "render_page"]
+__all__ = ["Head", "render_page", "write_page"]
 
 _TEMPLATES = files("finetune.report") / "templates"
 # From a grey map to colours over a photo: steps of red, green, blue and opacity from 0 to 1. Where
@@ -88,6 +97,16 @@ def render_page(
     )
 
 
+def write_page(text: str, path: Path) -> None:
+    """Write the text of a page, whole or not at all.
+
+    Raises:
+        FinetuneError: The disk is full or the folder cannot be written.
+    """
+    # What is no valid text of a file name stands in tables as \udcXX, and so it does in a page.
+    write_with(path, lambda to: to.write_bytes(text.encode("utf-8", "backslashreplace")))
+
+
 @cache
 def _environment() -> Environment:
     """Set up the templates: everything is escaped, an unknown name is an error."""
@@ -106,6 +125,8 @@ def _environment() -> Environment:
         "between": between,
         "count": count,
         "duration": duration,
+        "points": points,
+        "points_between": points_between,
         "trusted": _trusted,
     }
     return environment

@@ -12,7 +12,6 @@ from finetune.report.gallery import choose_photos
 from finetune.report.maps import Looker
 from finetune.report.material import Material, read_material
 from finetune.report.photos import photo_root, read_photos
-from finetune.runtime.files import write_with
 
 if TYPE_CHECKING:
     from finetune.model.bundle import Bundle
@@ -67,6 +66,7 @@ def write_report(
         DataError: `data` does not exist, or `check` is no such document.
     """
     from finetune.report.checked import read_checked
+    from finetune.report.page import write_page
     from finetune.report.plots import write_plots
 
     if data is not None and not data.exists():
@@ -74,8 +74,7 @@ def write_report(
     material = read_material(folder)
     checked = None if check is None else read_checked(check)
     report, text = _make_page(material, data, Looker(material, bundle), checked)
-    # What is no valid text of a file name stands in tables as \udcXX, and so it does here.
-    write_with(report.path, lambda to: to.write_bytes(text.encode("utf-8", "backslashreplace")))
+    write_page(text, report.path)
     write_plots(material, folder / _PLOTS)
     return report
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from finetune.errors import DataError, join_names
 from finetune.evaluate.answers import Cost, RunAnswers
+from finetune.report.material import recipe_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +54,11 @@ class FinishedRun:
         """Name the parts that it was evaluated on, test first."""
         found = set(self.predictions["split"])
         return tuple(split for split in _SPLITS if split in found)
+
+    def data(self) -> Path | None:
+        """Give the folder or CSV of its photos, as its recipe says; None where it does not."""
+        recipe = recipe_of(self.path)
+        return Path(recipe.data.path) if recipe and recipe.data.path else None
 
     def answers(self, split: str) -> RunAnswers:
         """Give what it says of the scored images of one part.

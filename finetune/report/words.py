@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-__all__ = ["as_percent", "between", "count", "duration"]
+__all__ = [
+    "as_percent",
+    "between",
+    "count",
+    "duration",
+    "points",
+    "points_between",
+    "short_count",
+]
 
 _MAX_DIGITS = 5  # float32 knows few shares between 99.99999 % and 100 %
 
@@ -10,6 +18,19 @@ _MAX_DIGITS = 5  # float32 knows few shares between 99.99999 % and 100 %
 def count(number: int) -> str:
     """Write a whole number with separators: 12,345."""
     return f"{number:,}"
+
+
+def short_count(number: int) -> str:
+    """Write a large number in three digits.
+
+    >>> short_count(5_288_548), short_count(86_568_424), short_count(870), short_count(2 * 10**9)
+    ('5.29M', '86.6M', '870', '2.00B')
+    """
+    for unit, size in (("B", 10**9), ("M", 10**6), ("k", 10**3)):
+        if number >= size:
+            value = number / size
+            return f"{value:.{max(0, 2 - (value >= 10) - (value >= 100))}f}{unit}"
+    return str(number)
 
 
 def duration(seconds: float) -> str:
@@ -59,3 +80,23 @@ def between(interval: tuple[float, float] | None) -> str:
         return "-"
     low, high = (as_percent(end) for end in interval)
     return f"{low.removesuffix(' %')} to {high}"
+
+
+def points(difference: float) -> str:
+    """Write a difference of shares in points, with its sign.
+
+    >>> points(0.11), points(-0.0051)
+    ('+11.0', '-0.5')
+    """
+    return f"{100 * difference:+.1f}"
+
+
+def points_between(interval: tuple[float, float] | None) -> str:
+    """Write the ends of an interval of a difference, in points.
+
+    >>> points_between((-0.011, 0.027)), points_between(None)
+    ('-1.1 to 2.7', '-')
+    """
+    if interval is None:
+        return "-"
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"

@@ -1,4 +1,4 @@
-"""The page in a browser: by mouse and keyboard, on a phone and on paper, without a network."""
+"""The pages in a browser: by mouse and keyboard, on a phone and on paper, without a network."""
 
 import re
 import shutil
@@ -10,7 +10,10 @@ import pytest
 from synthetic import Plan, make_bundle, write_run
 
 from finetune.components.preprocess import Preprocessing
+from finetune.evaluate.comparison import compare_runs
+from finetune.report.comparison_page import write_comparison_page
 from finetune.report.report import write_report
+from finetune.report.runs import read_runs
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is not installed")
@@ -52,12 +55,28 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     return write_report(run, make_bundle(CLASSES, sees_part)).path.as_uri()
 
 
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("comparison")
+    shares = {"photos-mobilenetv3_small_100-reference-001": 0.7, "run-002": 0.9}
+    runs = [
+        write_run(
+            folder / name, Plan(classes=CLASSES, num_photos=90, accuracy=share), data=folder / "in"
+        )
+        for name, share in shares.items()
+    ]
+    found = read_runs(runs)
+    compared = compare_runs([run.answers("test") for run in found])
+    write_comparison_page(compared, folder / "compared.html", data=found[0].data())
+    return (folder / "compared.html").as_uri()
+
+
 @pytest.fixture
 def open_page(browser: Any, address: str) -> Iterator[Any]:
-    """A function (width, scheme) -> the page; nothing may go wrong while it is open."""
+    """A function (width, scheme, at) -> a page; nothing may go wrong while it is open."""
     contexts, said, asked = [], [], []
 
-    def make(width: int = DESK, scheme: str = "light", **more: Any) -> Any:
+    def make(width: int = DESK, scheme: str = "light", *, at: str = address, **more: Any) -> Any:
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, **more
         )
@@ -67,7 +86,7 @@ def open_page(browser: Any, address: str) -> Iterator[Any]:
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("dialog", lambda dialog: said.append(f"dialog: {dialog.message}"))
         page.on("request", lambda request: asked.append(request.url))
-        page.goto(address)
+        page.goto(at)
         return page
 
     yield make
@@ -245,3 +264,28 @@ def test_the_page_prints(open_page: Any, tmp_path: Path) -> None:
     printed = (tmp_path / "report.pdf").read_bytes()
     assert printed.startswith(b"%PDF")
     assert 3 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 20
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_a_comparison_is_read_and_sorted_without_a_serious_fault(
+    open_page: Any, comparison: str, width: int, scheme: str
+) -> None:
+    page = open_page(width, scheme, at=comparison, bypass_csp=True)  # for axe's script alone
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    points = page.locator("#difference-0 th", has_text="points")
+    points.get_by_role("button").click()
+    assert points.get_attribute("aria-sort") == "ascending"
+    cells = page.locator("#difference-0 tbody tr td:nth-child(4)").all()
+    found = [float(cell.get_attribute("data-value")) for cell in cells]
+    assert len(found) == len(CLASSES)
+    assert found == sorted(found)
+    assert page.locator("#photos .card svg[role=img]").count() > 10
+    assert grave_faults(page) == []
+
+
+def test_a_comparison_runs_nothing_but_its_own_script(open_page: Any, comparison: str) -> None:
+    page = open_page(at=comparison)
+    assert page.locator("#verdict .lead").inner_text().endswith(".")
+    assert page.get_by_role("button", name="Dark").is_visible()
+    assert page.locator("img").count() == 0

@@ -9,6 +9,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
+
+from finetune.recipe.load import dump_recipe, load_recipe
 
 MakeRun = Callable[..., Path]
 
@@ -104,6 +107,37 @@ def test_json_on_stdout_and_out_hold_the_same_document(
     ]
 
 
+def test_out_with_html_writes_a_page_with_the_photos_of_the_reference(
+    make_run: MakeRun, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    reference, run = make_run("old", num_wrong=30), make_run("new", num_wrong=8)
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "010.jpg")
+    recipe = {"data": {"path": str(tmp_path / "photos")}}
+    (reference / "recipe.yaml").write_text(dump_recipe(load_recipe(recipe)))
+    out = tmp_path / "figures" / "compared.HTML"
+    answer = call("compare", str(reference), str(run), "--out", str(out))
+    assert (answer.code, answer.err) == (0, f"comparison written to {out}\n")
+    assert "  and 12 more, with --out FILE.json" in answer.out.splitlines()
+    page = out.read_text(encoding="utf-8")
+    assert f"{answer.out.splitlines()[-1].replace('<', '&lt;')}." in page
+    assert "<td>1.50M</td><td>512 MiB</td><td>40</td><td>2.0 KiB</td>" in page
+    assert "Only new is right: 22 photos" in page
+    assert page.count("<image id=") == 1
+
+
+def test_a_page_of_folders_without_a_recipe_names_the_photos(
+    make_run: MakeRun, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    out = tmp_path / "compared.html"
+    runs = [str(make_run("a", num_wrong=3)), str(make_run("b", num_wrong=2))]
+    document = json.loads(call("compare", *runs, "--json", "--out", str(out)).out)
+    assert document["images"][0]["path"] == "002.jpg"
+    page = out.read_text(encoding="utf-8")
+    assert "no picture: it is not known where the photos are" in page
+    assert '<span class="file">002.jpg</span>' in page
+
+
 def test_what_the_files_do_not_say_is_null(make_run: MakeRun, call: Callable[..., Any]) -> None:
     runs = [make_run("a"), make_run("b")]
     for run in runs:
@@ -171,7 +205,7 @@ def test_runs_without_a_common_part_are_refused(
         (["a", "./a"], "error: a is named twice\nhint: name each run once\n"),
         (
             ["a", "b", "--out", "x.csv"],
-            "error: --out x.csv must end in .json\nhint: --out x.json\n",
+            "error: --out x.csv must end in .json or .html\nhint: --out x.json or --out x.html\n",
         ),
     ],
 )
