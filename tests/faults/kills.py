@@ -3,9 +3,10 @@
     python tests/faults/kills.py --kills 50 --out docs/benchmarks/faults.json
 
 A run has a probe, a stage from stored activations and a stage of the whole network, and writes
-checkpoints as often as it can. Half of the kills come at a random moment of the run, half while a
-checkpoint is being written. SIGKILL goes to the run and its workers at once. A run survives if,
-resumed, it ends with the same weights, history and predictions, bit for bit.
+checkpoints as often as it can. The kills come in turn at a random moment of each stage, of the
+evaluation after the last, of the whole run, and while a checkpoint of a stage is being written.
+SIGKILL goes to the run and its workers at once. A run survives if, resumed, it ends with the same
+weights, history and predictions, bit for bit.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -40,6 +42,11 @@ runtime: {device: cpu, precision: fp32, workers: 1, checkpoint_share: 1.0}
 """
 COLOURS = {"blue": (40, 60, 200), "green": (40, 170, 60), "red": (200, 50, 40)}
 PER_CLASS = 24
+# (stage, whether a checkpoint of it is being written); a run is of all that it does.
+TURNS = (
+    *(("head", False), ("last", False), ("full", False), ("evaluation", False), ("run", False)),
+    *(("last", True), ("full", True)),
+)
 MOST_ATTEMPTS = 6  # a kill; a run may be over before its moment comes
 Process: TypeAlias = "subprocess.Popen[bytes]"
 FINETUNE = (sys.executable, "-m", "finetune")
@@ -51,7 +58,7 @@ class Outcome:
 
     Attributes:
         when: `moment` or `checkpoint`.
-        stage: The stage that was under way; empty before the first.
+        stage: The stage that was under way; empty before the first, `evaluation` after the last.
         had_checkpoint: Whether there was one to go on from.
         is_same: Whether the resumed run ended as the one that nobody touched.
     """
@@ -60,6 +67,21 @@ class Outcome:
     stage: str
     had_checkpoint: bool
     is_same: bool
+
+
+@dataclass(frozen=True)
+class Moment:
+    """When a run is killed.
+
+    Attributes:
+        place: A stage, `evaluation`, or `run`, which begins with the process.
+        is_writing: Whether a checkpoint is to be under way.
+        after: Seconds from the beginning of the place, at least.
+    """
+
+    place: str
+    is_writing: bool
+    after: float
 
 
 def main() -> int:
@@ -90,12 +112,14 @@ def kill_often(work: Path, kills: int, *, seed: int = 0) -> list[Outcome]:
     """Make a run whole, then kill and resume as many others."""
     seconds = make_whole(work)
     draw = random.Random(seed)
+    spans = {"run": seconds, **spans_of(work / "whole")}
     outcomes: list[Outcome] = []
     for attempt in range(MOST_ATTEMPTS * kills):
         if len(outcomes) == kills:
             break
-        when = "checkpoint" if len(outcomes) % 2 else "moment"
-        outcome = kill_once(work, f"run-{attempt}", when, draw.random() * seconds)
+        place, is_writing = TURNS[len(outcomes) % len(TURNS)]
+        moment = Moment(place, is_writing, draw.random() * spans[place])
+        outcome = kill_once(work, f"run-{attempt}", moment)
         if outcome is not None:
             outcomes.append(outcome)
             print(outcome, file=sys.stderr, flush=True)
@@ -111,27 +135,28 @@ def make_whole(work: Path) -> float:
     return time.perf_counter() - started
 
 
-def kill_once(work: Path, name: str, when: str, after: float) -> Outcome | None:
+def kill_once(work: Path, name: str, moment: Moment) -> Outcome | None:
     """Kill a run and resume it; None where it was over before."""
     run = work / name
     process = start(work, run)
-    deadline = time.perf_counter() + after
-    is_time = {
-        "moment": lambda: time.perf_counter() >= deadline,
-        # While one is written it has a hidden name; the moment is looked for from `after` on.
-        "checkpoint": lambda: (
-            time.perf_counter() >= deadline and any(run.glob("checkpoints/.*.safetensors"))
-        ),
-    }[when]
-    is_running = wait_for(is_time, process)
+    is_running = wait_for(lambda: moment.place == "run" or moment.place in places(run), process)
+    deadline = time.perf_counter() + moment.after
+
+    def is_time() -> bool:
+        # While a checkpoint is written it has a hidden name.
+        is_written = not moment.is_writing or any(run.glob("checkpoints/.*.safetensors"))
+        return time.perf_counter() >= deadline and is_written
+
+    is_running = is_running and wait_for(is_time, process)
     if is_running:
         os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     if not is_running:
         return None
-    stage = last_stage(run)
+    stage = ["", *places(run)][-1]
     had_checkpoint = any(run.glob("checkpoints/[0-9]*"))
     finish(work, run, "--resume")
+    when = "checkpoint" if moment.is_writing else "moment"
     return Outcome(when, stage, had_checkpoint, is_same(run, work / "whole"))
 
 
@@ -187,13 +212,39 @@ def history(run: Path) -> list[dict[str, str]]:
     ]
 
 
-def last_stage(run: Path) -> str:
-    """Name the stage that was under way."""
+def places(run: Path) -> list[str]:
+    """Name the stages that have begun, and the evaluation once the last has ended."""
+    return list(begun(run))
+
+
+def spans_of(run: Path) -> dict[str, float]:
+    """Give what each stage of a whole run took, and the evaluation after them, in seconds."""
+    times = begun(run)
+    ends = [*list(times.values())[1:], datetime.fromisoformat(events_of(run)[-1]["time"])]
+    return {
+        place: (end - start).total_seconds()
+        for (place, start), end in zip(times.items(), ends, strict=True)
+    }
+
+
+def begun(run: Path) -> dict[str, datetime]:
+    """Say when each stage began, and when the last one ended."""
+    times, num_ended = {}, 0
+    for row in events_of(run):
+        moment = datetime.fromisoformat(row["time"])
+        num_ended += row["event"] == "StageEnded"
+        if row["event"] == "StageStarted":
+            times[row["stage"]] = moment
+        elif row["event"] == "StageEnded" and num_ended == RECIPE.count("- {name:"):
+            times["evaluation"] = moment
+    return times
+
+
+def events_of(run: Path) -> list[dict[str, Any]]:
+    """Read the events of a run that are written whole."""
     events = run / "events.jsonl"
     lines = events.read_text().splitlines() if events.is_file() else []
-    rows = [json.loads(line) for line in lines if line.endswith("}")]
-    stages = [row["stage"] for row in rows if row["event"] == "StageStarted"]
-    return stages[-1] if stages else ""
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def table(outcomes: list[Outcome]) -> list[dict[str, Any]]:
