@@ -18,7 +18,7 @@ help:
 	@echo "make demo      fine-tune the starter network on handwritten digits, no network needed"
 	@echo "make test      all tests: the fast tier, the coverage gate, then the slow and real ones"
 	@echo "make check     ruff, formatting, mypy strict"
-	@echo "make faults    kill, stop and harm real runs, resume them and compare"
+	@echo "make faults    harm real runs, resume them and compare; read a million damaged files"
 	@echo "make bench     speed and start-up figures, as JSON in docs/benchmarks/"
 	@echo "make bench-speed   hours: the same jobs by four other libraries and by bare loops"
 	@echo "make peers     make .venv-peers with those libraries"
@@ -64,8 +64,10 @@ format: install
 	$(BIN)/python -m ruff format .
 
 faults: install
-	$(BIN)/python tests/faults/kills.py --kills 50 --out docs/benchmarks/faults.json
-	$(BIN)/python -m pytest tests/faults
+	$(BIN)/python tests/faults/kills.py --kills 50 --out docs/benchmarks/kills.json
+	$(BIN)/python tests/faults/faults.py --times 3 --out docs/benchmarks/faults.json
+	$(BIN)/python tests/faults/fuzz.py --cases 1000000 --out docs/benchmarks/fuzz.json
+	$(BIN)/python docs/generate.py
 
 bench: install
 	$(BIN)/python tests/bench/startup.py --out docs/benchmarks/startup.json

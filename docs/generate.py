@@ -18,6 +18,7 @@ __all__ = ["PARTS", "main", "pages", "render"]
 
 ROOT = Path(__file__).resolve().parents[1]
 DEMO = ROOT / "docs/benchmarks/demo.json"
+FAULTS = tuple(ROOT / f"docs/benchmarks/{name}.json" for name in ("kills", "faults", "fuzz"))
 CHECK = ROOT / "docs/benchmarks/check.json"
 BACKBONES = ROOT / "docs/benchmarks/backbones.json"
 TUNING = ROOT / "docs/benchmarks/tuning.json"
@@ -166,8 +167,13 @@ def demo() -> str:
 def benchmarks() -> str:
     """Show every file of figures: what was run, on what, and all of its rows."""
     files = sorted((ROOT / "docs/benchmarks").glob("*.json"))
-    own = (BACKBONES, CHECK, SPEED, TUNING)  # have a page of their own
+    own = (BACKBONES, CHECK, SPEED, TUNING, *FAULTS)  # have a page of their own
     return "\n\n".join(_benchmark(file) for file in files if file not in own)
+
+
+def faults() -> str:
+    """Show what was done to runs and to files, and what came of it."""
+    return "\n\n".join(_benchmark(file) for file in FAULTS if file.is_file())
 
 
 def check() -> str:
@@ -184,7 +190,7 @@ def check() -> str:
         lines.append(f"| {' | '.join([*map(str, cells), *(_cell(row, one) for one in figures)])} |")
     made = f"{recorded['device']}; commit `{recorded['commit']}`; raw figures: `{CHECK.name}`."
     notes = [f"- {note}" for note in recorded["notes"]]
-    speed = _table_head(list(recorded["speed"][0]))
+    speed = _table_head(list(recorded["speed"][0])) if recorded["speed"] else []
     speed += [f"| {' | '.join(_cell(row, one) for one in row)} |" for row in recorded["speed"]]
     return "\n".join([*_command(recorded), "", made, "", *notes, "", *lines, "", *speed])
 
@@ -404,6 +410,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "backbones": backbones,
     "benchmarks": benchmarks,
     "check": check,
+    "faults": faults,
     "classifier": classifier,
     "commands": commands,
     "demo": demo,

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import kills
 import psutil
+import record
 from kills import FINETUNE, Process, finish, is_same, start
 
 __all__ = ["FAULTS", "Fault", "Harmed", "can_mount", "survive"]
@@ -203,6 +204,8 @@ def main() -> int:
     document = {
         "title": "Faults in the middle of a run",
         "command": f"python tests/faults/faults.py --times {given.times}",
+        "commit": record.commit(),
+        "device": record.device(),
         "notes": [
             "survived: the fault is named in a sentence, and the resumed run ends as one that "
             "nobody touched, bit for bit; an exit code of 0: the run got over it by itself"

@@ -26,6 +26,9 @@ from targets import TARGETS, Target
 
 from finetune.errors import FinetuneError
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+import record
+
 __all__ = ["Found", "edited", "fuzz"]
 
 ROUND = 2_000  # cases; hypothesis remembers every case of a round
@@ -68,6 +71,8 @@ def main() -> int:
     document = {
         "title": "Damaged and hostile files",
         "command": f"python tests/faults/fuzz.py --cases {given_.cases}",
+        "commit": record.commit(),
+        "device": record.device(),
         "notes": [
             "cases: good files with edits that hypothesis drew; failed: anything but our own "
             f"errors, or more than {PATIENCE_SECONDS:g} seconds, or {MEMORY_BYTES >> 30} GiB"

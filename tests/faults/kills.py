@@ -1,6 +1,6 @@
 """Kill real runs at random moments, resume them, and compare with a run that nobody touched.
 
-    python tests/faults/kills.py --kills 50 --out docs/benchmarks/faults.json
+    python tests/faults/kills.py --kills 50 --out docs/benchmarks/kills.json
 
 A run has a probe, a stage from stored activations and a stage of the whole network, and writes
 checkpoints as often as it can. The kills come in turn at a random moment of each stage, of the
@@ -27,6 +27,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "bench"))
+import record
 
 RECIPE = """\
 schema_version: 1
@@ -97,6 +100,12 @@ def main() -> int:
     document = {
         "title": "Runs that were killed",
         "command": f"python tests/faults/kills.py --kills {given.kills}",
+        "commit": record.commit(),
+        "device": record.device(),
+        "notes": [
+            "survived: the resumed run ended with the weights, history and predictions of one that "
+            "nobody touched, bit for bit; from_a_checkpoint: it had one, else it began anew"
+        ],
         "tried": len(outcomes),
         "survived": survived,
         "rows": table(outcomes),
