@@ -11,6 +11,9 @@ from synthetic import Plan, make_bundle, write_run
 
 from finetune.components.preprocess import Preprocessing
 from finetune.evaluate.comparison import compare_runs
+from finetune.pipeline import run
+from finetune.recipe.load import load_recipe
+from finetune.recipe.merge import with_arguments
 from finetune.report.comparison_page import write_comparison_page
 from finetune.report.report import write_report
 from finetune.report.runs import read_runs
@@ -69,6 +72,17 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> str:
     compared = compare_runs([run.answers("test") for run in found])
     write_comparison_page(compared, folder / "compared.html", data=found[0].data())
     return (folder / "compared.html").as_uri()
+
+
+@pytest.fixture(scope="module", params=["textures", "trash"])
+def real_address(
+    request: pytest.FixtureRequest, assets: Path, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    network = f"local-dir:{assets}/weights/mobilenetv2_100.in1k"
+    data = assets / "datasets" / request.param
+    recipe = with_arguments(load_recipe("probe"), backbone=network, data=data, device="cpu")
+    done = run(recipe, out=tmp_path_factory.mktemp("real") / request.param)
+    return (done.folder / "report.html").as_uri()
 
 
 @pytest.fixture
@@ -289,3 +303,29 @@ def test_a_comparison_runs_nothing_but_its_own_script(open_page: Any, comparison
     assert page.locator("#verdict .lead").inner_text().endswith(".")
     assert page.get_by_role("button", name="Dark").is_visible()
     assert page.locator("img").count() == 0
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_the_page_of_real_photos_is_used_from_top_to_bottom(
+    open_page: Any, real_address: str, width: int, tmp_path: Path
+) -> None:
+    page = open_page(width, at=real_address, bypass_csp=True)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert grave_faults(page) == []
+    number = page.locator(".matrix .wrong a").first
+    number.click()
+    assert page.locator(number.get_attribute("href")).locator("svg").first.is_visible()
+    recall = page.locator("#classes th", has_text="recall").first
+    recall.get_by_role("button").click()
+    assert recall.get_attribute("aria-sort") == "ascending"
+    page.locator("#photos .open").first.click()
+    viewer = page.get_by_role("dialog")
+    viewer.get_by_role("group").get_by_role("button").first.click()
+    assert viewer.locator("svg image").count() == 1
+    assert grave_faults(page, "dialog") == []
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Dark").click()
+    assert grave_faults(page) == []
+    page.pdf(path=tmp_path / "report.pdf", format="A4")
+    assert (tmp_path / "report.pdf").read_bytes().startswith(b"%PDF")
