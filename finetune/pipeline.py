@@ -102,6 +102,7 @@ def run(
     if earlier is not None:
         earlier.require_same(planned)
         folder = earlier.folder
+        folder.sweep()
     else:
         path = out or next_run_path(resolved.data.path, resolved.model.backbone)
         folder = claim(path, overwrite=overwrite or resume)

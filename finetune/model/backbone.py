@@ -42,8 +42,8 @@ from finetune.model.state import fit_state  # noqa: E402
 
 # What timm, torch and safetensors were seen to raise where a model cannot be made.
 BUILD_FAILURES = (
-    *(AssertionError, KeyError, NotImplementedError, OSError, RuntimeError, TypeError),
-    *(ValueError, SafetensorError),
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError),
+    *(NotImplementedError, OSError, RuntimeError, TypeError, ValueError, SafetensorError),
 )
 
 # A timm model: an nn.Module with `forward_features`, `forward_head`, `get_classifier`,

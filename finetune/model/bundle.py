@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from pydantic import TypeAdapter
@@ -35,7 +34,7 @@ from finetune.errors import BackboneError, BundleError, join_names
 from finetune.model.backbone import create_backbone, save_config, why_not_loadable
 from finetune.model.calibration import NOVELTY_FILE, Calibration
 from finetune.model.network import Network, build_network, has_classifier, is_timms_own
-from finetune.runtime.files import make_folder, write_text, write_with
+from finetune.runtime.files import make_folder, temporary_beside, write_text, write_with
 from finetune.runtime.seeds import own_randomness
 from finetune.version import __version__
 
@@ -82,7 +81,7 @@ def save_bundle(bundle: Bundle, folder: Path, *, head: Head | None = None) -> Bu
     """
     head = head or LinearHead()
     make_folder(folder.parent)
-    temporary = folder.with_name(f".{folder.name}-{uuid4().hex[:12]}")
+    temporary = temporary_beside(folder)
     make_folder(temporary)
     try:
         document = _write(bundle, temporary, head)
@@ -263,7 +262,11 @@ def _load_exactly(module: nn.Module, file: Path) -> None:
 def _check_agreement(folder: Path, classes: tuple[str, ...], preprocessing: Preprocessing) -> None:
     """Refuse a folder whose two documents contradict each other."""
     config = _read_json(folder / "config.json")
-    theirs: Mapping[str, Any] = config.get("pretrained_cfg", {})
+    theirs, names = config.get("pretrained_cfg", {}), config.get("label_names")
+    if not isinstance(theirs, dict) or not isinstance(names, list | None):
+        raise BundleError(
+            f"{folder}/config.json is damaged", hint="restore the files as they were saved"
+        )
     ours = preprocessing.to_data_config()
     for name in _SHARED:
         if name in theirs and _plain(theirs[name]) != _plain(ours[name]):
@@ -271,7 +274,6 @@ def _check_agreement(folder: Path, classes: tuple[str, ...], preprocessing: Prep
                 f"{folder}: config.json has {name} {theirs[name]}, finetune.json {ours[name]}",
                 hint="restore the files as they were saved",
             )
-    names = config.get("label_names")
     if names is not None and tuple(names) != classes:
         raise BundleError(
             f"{folder}: config.json and finetune.json name the classes differently",
@@ -280,8 +282,8 @@ def _check_agreement(folder: Path, classes: tuple[str, ...], preprocessing: Prep
 
 
 def _plain(value: Any) -> Any:
-    """Bring lists, tuples and numbers to one form for comparison."""
-    return [float(item) for item in value] if isinstance(value, (list, tuple)) else value
+    """Bring lists and tuples to one form for comparison."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _read_json(path: Path) -> dict[str, Any]:

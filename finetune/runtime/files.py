@@ -1,17 +1,24 @@
 """Files are written whole or not at all: under a temporary name, then renamed.
 
+What a killed process leaves has such a name, by which `sweep` knows it.
+
 A full disk, a folder that cannot be written and a path that is a file each become one sentence.
 """
 
 import errno
 import os
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
 from finetune.errors import FinetuneError
 
-__all__ = ["append_line", "make_folder", "write_text", "write_with"]
+__all__ = ["append_line", "make_folder", "sweep", "temporary_beside", "write_text", "write_with"]
+
+# Ours, and the one that safetensors writes to before it renames.
+_TEMPORARY = re.compile(r"\.[0-9a-f]{12}(\..*)?|\.tmp\w{6}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -33,7 +40,7 @@ def write_with(path: Path, writer: Callable[[Path], object]) -> None:
     Raises:
         FinetuneError: The disk is full or the folder cannot be written.
     """
-    temporary = path.with_name(f".{uuid4().hex[:12]}{path.suffix}")
+    temporary = temporary_beside(path)
     try:
         writer(temporary)
         os.replace(temporary, path)
@@ -41,6 +48,22 @@ def write_with(path: Path, writer: Callable[[Path], object]) -> None:
         raise _explain(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def temporary_beside(path: Path) -> Path:
+    """Name a file or folder that shall become `path`, with its ending."""
+    return path.with_name(f".{uuid4().hex[:12]}{path.suffix}")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what was being written into a folder when a process was killed."""
+    for entry in folder.iterdir() if folder.is_dir() else ():
+        if not _TEMPORARY.fullmatch(entry.name):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            entry.unlink(missing_ok=True)
 
 
 def append_line(path: Path, text: str) -> None:

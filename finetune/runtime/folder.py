@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import FinetuneError
-from finetune.runtime.files import append_line, make_folder, write_text
+from finetune.runtime.files import append_line, make_folder, sweep, write_text
 
 __all__ = ["RunFolder", "check_free", "claim", "next_run_path"]
 
@@ -52,6 +52,11 @@ class RunFolder:
         """Append one JSON object as one line to `events.jsonl`."""
         line = json.dumps(row, ensure_ascii=False, allow_nan=False)
         append_line(self.path / "events.jsonl", line)
+
+    def sweep(self) -> None:
+        """Remove what was being written when a process was killed."""
+        for folder in (self.path, self.model, self.path / "plots"):
+            sweep(folder)
 
     def contents(self) -> tuple[str, ...]:
         """Name what stands in the folder now, sorted; folders end in a slash."""

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from finetune.errors import FinetuneError
-from finetune.runtime.files import make_folder, write_with
+from finetune.runtime.files import make_folder, sweep, write_with
 from finetune.runtime.space import GIB, free_disk, size_words
 
 __all__ = ["Checkpoints", "Keeper", "has_checkpoint"]
@@ -93,7 +93,7 @@ class Checkpoints:
         for path in self._paths():
             path.unlink()
         if self.folder.is_dir():
-            self._sweep()
+            sweep(self.folder)
             self.folder.rmdir()
 
     def _paths(self) -> list[Path]:
@@ -125,18 +125,13 @@ class Checkpoints:
 
         try:
             make_folder(self.folder)
-            self._sweep()
+            sweep(self.folder)
             write_with(self.folder / f"{number:08d}.safetensors", save)
         except FinetuneError as error:
             return error.message
         for path in self._paths()[:-_NUM_KEPT]:
             path.unlink(missing_ok=True)
         return ""
-
-    def _sweep(self) -> None:
-        """Remove what was being written when a process was killed."""
-        for path in self.folder.glob(".*.safetensors"):
-            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)

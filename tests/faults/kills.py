@@ -153,7 +153,7 @@ def kill_once(work: Path, name: str, moment: Moment) -> Outcome | None:
 
     def is_time() -> bool:
         # While a checkpoint is written it has a hidden name.
-        is_written = not moment.is_writing or any(run.glob("checkpoints/.*.safetensors"))
+        is_written = not moment.is_writing or any(run.glob("checkpoints/.*"))
         return time.perf_counter() >= deadline and is_written
 
     is_running = is_running and wait_for(is_time, process)

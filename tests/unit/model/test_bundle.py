@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -171,6 +172,26 @@ def test_damaged_document_is_one_sentence(
     save(make_network(), tmp_path / "model")
     (tmp_path / "model" / "finetune.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(BundleError, match=r"finetune\.json cannot be read"):
+        load_bundle(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"pretrained_cfg": 7},
+        {"pretrained_cfg": None},
+        {"pretrained_cfg": {"mean": ["\ud800"]}},
+        {"label_names": 7},
+        {"label_names": {"ants": 1}},
+        {"global_pool": 0.5, "model_args": {"global_pool": 0.5}},
+    ],
+)
+def test_a_damaged_config_is_one_sentence(
+    make_network: MakeNetwork, tmp_path: Path, values: dict[str, Any]
+) -> None:
+    save(make_network(), tmp_path / "model")
+    change(tmp_path / "model" / "config.json", **values)
+    with pytest.raises(BundleError, match=r"config\.json|cannot be rebuilt"):
         load_bundle(tmp_path / "model")
 
 

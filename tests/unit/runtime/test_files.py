@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import FinetuneError
-from finetune.runtime.files import append_line, make_folder, write_text, write_with
+from finetune.runtime.files import append_line, make_folder, sweep, write_text, write_with
 
 
 def test_text_is_written_and_nothing_beside_it(tmp_path: Path) -> None:
@@ -73,3 +73,14 @@ def test_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(FinetuneError, match="cannot write"):
         make_folder(tmp_path / "file" / "below")
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / ".0123456789ab").mkdir()
+    (tmp_path / ".0123456789ab" / "half").touch()
+    kept = {".hidden", ".0123456789xy", "0123456789ab", ".tmp", "model.json"}
+    for name in (".0123456789ab.json", ".tmpA1b2C3", *kept):
+        (tmp_path / name).touch()
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
+    sweep(tmp_path / "absent")

@@ -83,7 +83,8 @@ def test_a_file_cut_short_is_found(checkpoints: Checkpoints) -> None:
 
 def test_what_a_killed_process_was_writing_is_swept_away(checkpoints: Checkpoints) -> None:
     checkpoints.folder.mkdir()
-    (checkpoints.folder / ".0123456789ab.safetensors").write_bytes(b"half")
+    for name in (".0123456789ab.safetensors", ".tmpA1b2C3"):  # the second is of safetensors
+        (checkpoints.folder / name).write_bytes(b"half")
     assert not has_checkpoint(checkpoints.folder)
     checkpoints.write(STATE)
     assert [path.name for path in checkpoints.folder.iterdir()] == ["00000001.safetensors"]
@@ -138,5 +139,12 @@ def test_an_interruption_within_the_block_saves_the_state(checkpoints: Checkpoin
 
 def test_a_run_that_is_over_leaves_no_folder(checkpoints: Checkpoints) -> None:
     checkpoints.write(STATE)
+    checkpoints.remove()
+    assert not checkpoints.folder.exists()
+
+
+def test_a_run_that_is_over_leaves_nothing_that_was_being_written(checkpoints: Checkpoints) -> None:
+    checkpoints.write(STATE)
+    (checkpoints.folder / ".tmpA1b2C3").write_bytes(b"half")
     checkpoints.remove()
     assert not checkpoints.folder.exists()
