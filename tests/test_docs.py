@@ -142,7 +142,7 @@ def test_any_other_shell_line_is_of_a_known_kind(where: str, line: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     known |= {f'pip install "{DISTRIBUTION}[{extra}]"' for extra in extras}
-    script = re.match(r"python (tests/bench/\w+\.py)", line)
+    script = re.match(r"python (tests/(?:bench|faults)/\w+\.py)", line)
     measured = script is not None and (ROOT / script[1]).is_file()
     assert line in known or line.startswith("cp ") or measured, where
 
