@@ -1,6 +1,7 @@
 """How fast images are examined, beside how fast they are merely decoded."""
 
 import random
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,10 @@ from finetune.types import Index, Sample
 __all__ = ["NUM_ROUNDS", "NUM_TIMED", "measure_speed"]
 
 NUM_TIMED, NUM_ROUNDS = 10_000, 10
+NUM_LARGE, NUM_DIFFERENT = 200, 20
+LARGE_PX = (4000, 3000)
+TINY = "cifar10-mini"
+CLOCKS = ("wall", "processor")
 LIMIT = 178_956_970
 
 
@@ -26,11 +31,33 @@ def measure_speed(assets: Path) -> list[dict[str, Any]]:
     """Time decoding alone and the whole look at each image, in turn; and the search."""
     found = (assets / "datasets").rglob("*.jp*g")
     paths = sorted(path for path in found if path.is_file())
-    order = random.Random(0).sample(paths, len(paths))
-    timed = (order * (NUM_TIMED // len(order) + 1))[:NUM_TIMED]
-    size = NUM_TIMED // NUM_ROUNDS
+    tiny = [path for path in paths if path.is_relative_to(assets / "datasets" / TINY)]
+    photos = sorted({*paths}.difference(tiny))
+    thumbnails = np.stack(different_thumbnails(paths)[:NUM_TIMED])
+    search = clocked(partial(find_near_duplicates, thumbnails, workers=2))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        kinds = {
+            "photos of 224 to 512 px": (photos, NUM_TIMED),
+            "pictures of 32 px": (tiny, NUM_TIMED),
+            "photos of 12 megapixels": (make_large(photos, Path(folder)), NUM_LARGE),
+        }
+        for kind, (some, number) in kinds.items():
+            rows += [{"images": kind, **row} for row in measure_kind(some, number)]
+    shared = [
+        {"clock": clock, "num_compared": len(thumbnails), "search_seconds": seconds}
+        for clock, seconds in zip(CLOCKS, search, strict=True)
+    ]
+    return [{**row, **one} for row in rows for one in shared if one["clock"] == row["clock"]]
+
+
+def measure_kind(paths: Sequence[Path], number: int) -> list[dict[str, Any]]:
+    """Time so many images of a kind, the same ones again where there are fewer."""
+    order = random.Random(0).sample(list(paths), len(paths))
+    timed = (order * (number // len(order) + 1))[:number]
+    size = number // NUM_ROUNDS
     seconds: dict[str, list[tuple[float, float]]] = {"decode": [], "examine": []}
-    for start in range(0, NUM_TIMED, size):
+    for start in range(0, number, size):
         some = timed[start : start + size]
         with ThreadPoolExecutor(2) as pool:
             steps: Mapping[str, Callable[[], object]] = {
@@ -41,24 +68,30 @@ def measure_speed(assets: Path) -> list[dict[str, Any]]:
             for name in sorted(steps, reverse=bool(start // size % 2)):
                 seconds[name].append(clocked(steps[name]))
     rows = []
-    for place, clock in enumerate(("wall", "processor")):
+    for place, clock in enumerate(CLOCKS):
         decoded, examined = (
             sum(pair[place] for pair in seconds[name]) for name in ("decode", "examine")
         )
         rows.append(
             {
                 "clock": clock,
-                "num_images": NUM_TIMED,
+                "num_images": number,
                 "decode_seconds": decoded,
                 "examine_seconds": examined,
                 "share_of_decoding_speed": decoded / examined,
             }
         )
-    thumbnails = np.stack(different_thumbnails(paths)[:NUM_TIMED])
-    clocks = clocked(partial(find_near_duplicates, thumbnails, workers=2))
-    for row, search in zip(rows, clocks, strict=True):
-        row |= {"num_compared": len(thumbnails), "search_seconds": search}
     return rows
+
+
+def make_large(paths: Sequence[Path], folder: Path) -> list[Path]:
+    """Write photos anew as a camera does: 12 megapixels, JPEG of quality 90."""
+    made = []
+    for number, path in enumerate(random.Random(0).sample(list(paths), NUM_DIFFERENT)):
+        large = decode(path, max_pixels=LIMIT).resize(LARGE_PX)
+        made.append(folder / f"{number}.jpg")
+        large.save(made[-1], quality=90)
+    return made
 
 
 def decode_all(pool: ThreadPoolExecutor, paths: Sequence[Path]) -> None:
