@@ -3,10 +3,10 @@
 import re
 import shutil
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markup import Page
 from PIL import Image
 
 from finetune.data.check import examine_images
@@ -38,18 +38,6 @@ def page(photos: Path, tmp_path: Path) -> Callable[[], str]:
         return path.read_text(encoding="utf-8")
 
     return make
-
-
-class Tags(HTMLParser):
-    """The elements of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
 
 
 def section(text: str, key: str) -> str:
@@ -84,7 +72,7 @@ def test_pictures_are_small(photos: Path, page: Callable[[], str]) -> None:
     large.save(photos / "red/again.png")
     shown = [
         values
-        for tag, values in Tags(page()).found
+        for tag, values in Page(page()).tags
         if tag == "image" and values["width"] == str(SIDE_PX)
     ]
     assert len(shown) == 2
@@ -98,7 +86,7 @@ def test_names_are_told_and_never_run(photos: Path, page: Callable[[], str]) -> 
     text = page()
     assert "&lt;img src=x onerror=alert(1)&gt;" in text
     assert "&lt;script&gt;alert(2)&lt;|script&gt;.png" in text
-    tags = Tags(text).found
+    tags = Page(text).tags
     assert [tag for tag, _ in tags if tag in ("img", "b") and "onerror" in _] == []
     assert [name for _, values in tags for name in values if name.startswith("on")] == []
     assert len([tag for tag, _ in tags if tag == "script"]) == 2

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Callable, Sequence
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from markup import Page
 from synthetic import write_photos
 
 from finetune.evaluate.answers import Cost, RunAnswers
@@ -58,18 +58,6 @@ def page(tmp_path: Path) -> Callable[..., str]:
         return path.read_text(encoding="utf-8")
 
     return make
-
-
-class Tags(HTMLParser):
-    """The elements of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
 
 
 def section(text: str, key: str) -> str:
@@ -199,7 +187,7 @@ def test_names_are_told_and_never_run(tmp_path: Path, page: Callable[..., str]) 
     assert "&lt;img src=x onerror=alert(1)&gt;" in text
     assert "&lt;script&gt;alert(2)&lt;|script&gt;.png" in text
     assert "&lt;/title&gt;&lt;b&gt;run compared with a" in text
-    tags = Tags(text).found
+    tags = Page(text).tags
     assert [tag for tag, _ in tags if tag == "img"] == []
     assert [name for _, values in tags for name in values if name.startswith("on")] == []
     assert len([tag for tag, _ in tags if tag == "script"]) == 2
@@ -210,7 +198,7 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path: Path, page: Callable[..., st
     text = page(answers_of("a", [1]), answers_of("b", []), data=tmp_path / "photos")
     asked = [
         values[name]
-        for _, values in Tags(text).found
+        for _, values in Page(text).tags
         for name in ("src", "href", "action", "data")
         if values.get(name)
     ]

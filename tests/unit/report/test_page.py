@@ -4,12 +4,12 @@ import json
 import re
 from base64 import b64encode
 from hashlib import sha256
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from markup import Page
 from PIL import Image
 from synthetic import Plan, write_run
 
@@ -28,22 +28,6 @@ EVIL = (
     "'\"&amp;\u2028$x_1^2$",
 )
 EVIL_FILES = ("<script>.jpg", "a\u2028</script>.jpg", '"onload="alert(3).jpg')
-
-
-class Page(HTMLParser):
-    """Gathers what a browser would act on."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def having(self, *names: str) -> list[str | None]:
-        """The values of attributes with one of these names."""
-        return [values[name] for _, values in self.tags for name in names if name in values]
 
 
 @pytest.fixture(scope="module")
