@@ -327,7 +327,11 @@ def _benchmark(file: Path) -> str:
     """Show one file of figures: its command, the machine, and every row."""
     recorded = json.loads(file.read_text(encoding="utf-8"))
     rows = recorded["rows"]
-    names = [name for name in rows[0] if not name.endswith("_interval")]
+    names = [
+        name
+        for name, value in rows[0].items()
+        if not name.endswith("_interval") and not isinstance(value, dict)  # the file has those
+    ]
     lines = _table_head(names)
     lines += [f"| {' | '.join(_cell(row, name) for name in names)} |" for row in rows]
     made = f"{recorded['device']}; commit `{recorded['commit']}`; raw figures: `{file.name}`."

@@ -44,11 +44,9 @@ def measure_speed(assets: Path) -> list[dict[str, Any]]:
         }
         for kind, (some, number) in kinds.items():
             rows += [{"images": kind, **row} for row in measure_kind(some, number)]
-    shared = [
-        {"clock": clock, "num_compared": len(thumbnails), "search_seconds": seconds}
-        for clock, seconds in zip(CLOCKS, search, strict=True)
-    ]
-    return [{**row, **one} for row in rows for one in shared if one["clock"] == row["clock"]]
+    seconds = dict(zip(CLOCKS, search, strict=True))
+    compared = {"num_compared": len(thumbnails)}
+    return [{**row, **compared, "search_seconds": seconds[row["clock"]]} for row in rows]
 
 
 def measure_kind(paths: Sequence[Path], number: int) -> list[dict[str, Any]]:

@@ -65,6 +65,11 @@ def main() -> int:
         "backbone": given.backbone,
         "image_size": given.image_size,
         "rounds": given.rounds,
+        "notes": [
+            f"peak of all processes of a run over N and over ten times N photos of noise, "
+            f"{given.image_size} px, medians of {given.rounds}; bytes_per_image: the growth",
+            "a probe keeps the features of each training image in fp32 while it is fitted",
+        ],
         "rows": rows,
     }
     text = json.dumps(document, indent=1) + "\n"
