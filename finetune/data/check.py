@@ -30,6 +30,7 @@ from finetune.data.near import find_near_duplicates
 from finetune.data.thumbnail import make_thumbnail
 from finetune.data.words import counted
 from finetune.errors import DataError, join_names
+from finetune.runtime.allocator import freed_memory_kept
 from finetune.types import Index, LeftOut, Progress, Sample
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ __all__ = ["Examined", "NearDuplicates", "check_images", "examine_images"]
 
 Look: TypeAlias = "Callable[[Sample], _Seen | UnreadableImageError]"
 
+_MOST_AT_ONCE = 8  # images that one task of a thread looks at
 _MOST_COMPARED = 100_000  # images; the time to compare grows by their square: there some minutes
 
 
@@ -121,6 +123,7 @@ def check_images(
     return replace(checked, warnings=(*warnings, *conflict_warnings(checked)))
 
 
+@freed_memory_kept()
 def examine_images(
     index: Index,
     *,
@@ -167,8 +170,15 @@ def _look_at_all(
     if workers < 2:
         yield from map(look, samples)
         return
-    with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(look, samples)
+    # Some at a time where there are many: to hand over one tiny image costs as much as to read it.
+    size = max(1, min(_MOST_AT_ONCE, len(samples) // (_MOST_AT_ONCE * 2 * workers)))
+    starts = range(0, len(samples), size)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for some in pool.map(lambda start: [*map(look, samples[start : start + size])], starts):
+            yield from some
+    finally:  # also where it is not read to its end
+        pool.shutdown(cancel_futures=True)
 
 
 def _look_at(

@@ -71,6 +71,7 @@ _DAMAGE = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError),
     *(OSError, RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error),
 )
+_AT_ONCE = 64 << 20  # bytes; larger files are read as they are decoded
 _ORIENTATION_TAG = 0x0112  # of EXIF and TIFF
 _ON_ITS_SIDE = (5, 6, 7, 8)
 _TURNED = (2, 3, 4, *_ON_ITS_SIDE)
@@ -165,7 +166,8 @@ def to_image(value: object, *, channels: int = 3) -> "Image":
 
     if isinstance(value, Image.Image):
         with quiet():
-            return _loaded(value, channels)
+            picture = _loaded(value, channels)
+        return _plain(picture.copy() if picture is value else picture)
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is None or dtype is None:
         raise DataError(f"an image is a Pillow image or an array, not {type(value).__name__}")
@@ -181,19 +183,25 @@ def to_image(value: object, *, channels: int = 3) -> "Image":
 def open_image_file(path: Path) -> Iterator[BinaryIO]:
     """Open a regular file that has bytes in it.
 
+    All but very large ones are read at once: what is then decoded and what is digested are the same
+    bytes, whoever writes to the file meanwhile.
+
     Raises:
         UnreadableImageError: It is missing, forbidden, empty, or no regular file.
     """
     if "\0" in str(path):
         raise UnreadableImageError("no such file")  # no file's name holds a zero byte
     try:
-        mode = path.stat().st_mode
+        found = path.stat()
         # Careful: opening a pipe would wait for ever.
-        if not stat.S_ISREG(mode):
+        if not stat.S_ISREG(found.st_mode):
             raise UnreadableImageError(
-                "a folder, not a file" if stat.S_ISDIR(mode) else "not a regular file"
+                "a folder, not a file" if stat.S_ISDIR(found.st_mode) else "not a regular file"
             )
-        file = path.open("rb")
+        file: BinaryIO = path.open("rb")
+        if found.st_size <= _AT_ONCE:
+            with file:
+                file = BytesIO(file.read())
     except OSError as error:
         raise UnreadableImageError(_os_reason(error)) from error
     with file:
@@ -270,14 +278,25 @@ def _formats() -> list[str]:
 
 
 def _loaded_with_header(image: "Image", channels: int) -> tuple["Image", Header]:
-    """Load an opened image, and keep what its file said."""
+    """Load an image of a file, take it off the file, and keep what that said."""
     format_, mode = str(image.format), image.mode
-    loaded = _loaded(image, channels)
-    return loaded, Header(format_, mode, _orientation(image) in _TURNED)
+    picture = _loaded(image, channels)
+    header = Header(format_, mode, _orientation(image) in _TURNED)
+    # Nobody else holds these pixels: a copy would cost a tenth of the decoding, and the memory.
+    return _plain(picture._new(picture.im) if picture is image else picture), header
+
+
+def _plain(picture: "Image") -> "Image":
+    """Take metadata off: what kept its EXIF would be turned again by the next who reads it."""
+    picture.info = {}
+    return picture
 
 
 def _loaded(image: "Image", channels: int) -> "Image":
-    """Load the pixels, turn them upright, make them what is wanted; no metadata stays."""
+    """Load the pixels, turn them upright, make them what is wanted; metadata stays behind.
+
+    The picture may be the image itself, of which metadata has still to be taken off.
+    """
     if 0 in image.size:
         raise UnreadableImageError("has no pixels")
     reason = why_not_four(image) if channels == 4 else None
@@ -285,13 +304,9 @@ def _loaded(image: "Image", channels: int) -> "Image":
         raise UnreadableImageError(reason)
     try:
         image.load()
-        picture = _upright(to_channels(image, channels), _orientation(image))
+        return _upright(to_channels(image, channels), _orientation(image))
     except _DAMAGE as error:
         raise UnreadableImageError(_damage_reason(error)) from error
-    # Careful: what kept its EXIF would be turned again by the next who reads it.
-    clean = picture.copy() if picture is image else picture
-    clean.info = {}
-    return clean
 
 
 def _orientation(image: "Image") -> object:

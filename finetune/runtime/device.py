@@ -133,6 +133,23 @@ def peak_memory_mib() -> int:
     return int(peak // (1024 * 1024 if sys.platform == "darwin" else 1024))
 
 
+def may_compute(*instructions: str) -> bool:
+    """Tell whether this processor has one of these sets of instructions, as far as torch can tell.
+
+    Args:
+        instructions: Names of `torch.cpu.get_capabilities`; those of other architectures than this
+            one count for nothing.
+    """
+    import torch
+
+    capabilities = getattr(torch.cpu, "get_capabilities", None)
+    if capabilities is None:  # before torch 2.10: AVX2 comes before all that is asked for here
+        return torch.backends.cpu.get_cpu_capability() != "AVX2"
+    features = capabilities()
+    known = [features[name] for name in instructions if name in features]
+    return any(known) or not known
+
+
 def _bf16_rule(device: str) -> Choice[bool]:
     """Whether bf16 pays by rule: on CUDA from Ampere on; elsewhere it has to be measured."""
     import torch

@@ -322,8 +322,9 @@ NOTES = [
     f"up to {MOST_LABELLED:,} photos of a set, all seeds together",
     "precision of the first: among as many suspects as there are planted labels, likeliest first",
     f"similar: of up to {MOST_LIKE} photos, each once as it is and once changed, by features",
-    "speed: decoding alone by two threads, and the whole look (decoding, digest, thumbnail, search "
-    f"within {NUM_TIMED // NUM_ROUNDS}), in turn, ten times; files in memory",
+    "speed: decoding alone by two threads (pillow: as the loader of torchvision's ImageFolder; "
+    "decode: as finetune does), and the look (decoding, digest, thumbnail), in turn, ten times, "
+    f"files in memory; examine adds the search within {NUM_TIMED // NUM_ROUNDS}",
 ]
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from finetune.data.check import examine_images
 from finetune.data.decode import decode
 from finetune.data.near import find_near_duplicates
 from finetune.data.thumbnail import make_thumbnail
+from finetune.runtime.allocator import freed_memory_kept
 from finetune.types import Index, Sample
 
 __all__ = ["NUM_ROUNDS", "NUM_TIMED", "measure_speed"]
@@ -24,17 +26,22 @@ NUM_LARGE, NUM_DIFFERENT = 200, 20
 LARGE_PX = (4000, 3000)
 TINY = "cifar10-mini"
 CLOCKS = ("wall", "processor")
+STEPS = ("pillow", "decode", "look", "examine")
 LIMIT = 178_956_970
+
+Clocked = tuple[float, float]  # seconds by the wall, and by the processor
 
 
 def measure_speed(assets: Path) -> list[dict[str, Any]]:
-    """Time decoding alone and the whole look at each image, in turn; and the search."""
+    """Time decoding alone and the look at each image, in turn; and the search among them."""
     found = (assets / "datasets").rglob("*.jp*g")
     paths = sorted(path for path in found if path.is_file())
     tiny = [path for path in paths if path.is_relative_to(assets / "datasets" / TINY)]
     photos = sorted({*paths}.difference(tiny))
     thumbnails = np.stack(different_thumbnails(paths)[:NUM_TIMED])
-    search = clocked(partial(find_near_duplicates, thumbnails, workers=2))
+    start = clocks()
+    find_near_duplicates(thumbnails, workers=2)
+    search = since(start)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         kinds = {
@@ -54,32 +61,67 @@ def measure_kind(paths: Sequence[Path], number: int) -> list[dict[str, Any]]:
     order = random.Random(0).sample(list(paths), len(paths))
     timed = (order * (number // len(order) + 1))[:number]
     size = number // NUM_ROUNDS
-    seconds: dict[str, list[tuple[float, float]]] = {"decode": [], "examine": []}
+    steps: Mapping[str, Callable[[Sequence[Path]], Mapping[str, Clocked]]] = {
+        "pillow": partial(time_decoding, "pillow", open_as_others_do),
+        "decode": freed_memory_kept()(
+            partial(time_decoding, "decode", partial(decode, max_pixels=LIMIT))
+        ),
+        "look": time_looking,
+    }
+    seconds: dict[str, list[Clocked]] = {name: [] for name in STEPS}
     for start in range(0, number, size):
         some = timed[start : start + size]
-        with ThreadPoolExecutor(2) as pool:
-            steps: Mapping[str, Callable[[], object]] = {
-                "decode": partial(decode_all, pool, some),
-                "examine": partial(examine_images, index_of(some), max_pixels=LIMIT, workers=2),
-            }
-            decode_all(pool, some)  # the files are then in memory for both
-            for name in sorted(steps, reverse=bool(start // size % 2)):
-                seconds[name].append(clocked(steps[name]))
+        steps["decode"](some)  # the files are then in memory for all
+        for name in sorted(steps, reverse=bool(start // size % 2)):
+            for part, clocked in steps[name](some).items():
+                seconds[part].append(clocked)
     rows = []
     for place, clock in enumerate(CLOCKS):
-        decoded, examined = (
-            sum(pair[place] for pair in seconds[name]) for name in ("decode", "examine")
-        )
+        spent = {name: sum(pair[place] for pair in seconds[name]) for name in STEPS}
         rows.append(
             {
                 "clock": clock,
                 "num_images": number,
-                "decode_seconds": decoded,
-                "examine_seconds": examined,
-                "share_of_decoding_speed": decoded / examined,
+                **{f"{name}_seconds": value for name, value in spent.items()},
+                "speed_of_pillow": spent["pillow"] / spent["look"],
+                "speed_of_decode": spent["decode"] / spent["look"],
             }
         )
     return rows
+
+
+def time_decoding(
+    name: str, step: Callable[[Path], object], paths: Sequence[Path]
+) -> Mapping[str, Clocked]:
+    """Decode files by two threads, and do nothing else; no image is kept."""
+
+    def decode_one(path: Path) -> None:
+        step(path)
+
+    start = clocks()
+    with ThreadPoolExecutor(2) as pool:
+        for _ in pool.map(decode_one, paths):
+            pass
+    return {name: since(start)}
+
+
+def open_as_others_do(path: Path) -> object:
+    """Decode a file as the loader of torchvision's ImageFolder does."""
+    with path.open("rb") as file:
+        return Image.open(file).convert("RGB")
+
+
+def time_looking(paths: Sequence[Path]) -> Mapping[str, Clocked]:
+    """Decode, digest and shrink files by two threads; then search among them."""
+    marks: list[Clocked] = []
+    start = clocks()
+
+    def note(done: int, total: int) -> None:
+        if done == total:  # the search comes after the last image
+            marks.append(since(start))
+
+    examine_images(index_of(paths), max_pixels=LIMIT, workers=2, progress=note)
+    return {"look": marks[-1], "examine": since(start)}
 
 
 def make_large(paths: Sequence[Path], folder: Path) -> list[Path]:
@@ -90,12 +132,6 @@ def make_large(paths: Sequence[Path], folder: Path) -> list[Path]:
         made.append(folder / f"{number}.jpg")
         large.save(made[-1], quality=90)
     return made
-
-
-def decode_all(pool: ThreadPoolExecutor, paths: Sequence[Path]) -> None:
-    """Decode files in full, and do nothing else."""
-    for _ in pool.map(partial(decode, max_pixels=LIMIT), paths):
-        pass
 
 
 def index_of(paths: Sequence[Path]) -> Index:
@@ -114,8 +150,12 @@ def different_thumbnails(paths: Sequence[Path]) -> list[Any]:
     return thumbnails
 
 
-def clocked(step: Callable[[], object]) -> tuple[float, float]:
-    """Give the seconds by the wall and by the processor that a step takes."""
-    wall, processor = time.perf_counter(), time.process_time()
-    step()
-    return time.perf_counter() - wall, time.process_time() - processor
+def clocks() -> Clocked:
+    """Read the wall's clock and the processor's, in seconds."""
+    return time.perf_counter(), time.process_time()
+
+
+def since(start: Clocked) -> Clocked:
+    """Give the seconds by both clocks since an earlier reading."""
+    wall, processor = clocks()
+    return wall - start[0], processor - start[1]

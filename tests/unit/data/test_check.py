@@ -3,14 +3,16 @@
 import hashlib
 import shutil
 import threading
+import time
 import warnings
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 
 from finetune.components.preprocess import Preprocessing
 from finetune.data.check import check_images, examine_images
-from finetune.data.decode import Header
+from finetune.data.decode import Header, UnreadableImageError
 from finetune.data.index import index_source
 from finetune.data.kept import KeptViews
 from finetune.errors import DataError
@@ -87,6 +89,42 @@ def test_progress_is_told_in_order_in_the_calling_thread(folder):
     told = []
     checked(folder, workers=3, progress=lambda *step: told.append((*step, threading.get_ident())))
     assert told == [(done, 10, threading.get_ident()) for done in range(1, 11)]
+
+
+def test_many_images_are_looked_at_some_at_a_time_with_the_same_result(folder, monkeypatch):
+    (folder / "train/a/0.png").write_bytes(b"")
+    index = index_source(folder)
+    many = replace(
+        index,
+        samples=tuple(
+            replace(sample, name=f"{number} {sample.name}")
+            for number in range(9)
+            for sample in index.samples
+        ),
+    )
+    monkeypatch.setattr("finetune.data.check._MOST_AT_ONCE", 4)  # 90 images and 3 threads: 3 a task
+    alone, shared = (examine_images(many, max_pixels=LIMIT, workers=some) for some in (0, 3))
+    assert len(alone.damaged) == 9
+    assert shared == alone
+
+
+def test_who_stops_it_does_not_wait_for_what_has_not_begun(folder, monkeypatch):
+    looked = []
+
+    def look(sample, **_):
+        time.sleep(0.005)
+        looked.append(sample)
+        return UnreadableImageError("it is only counted")
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("finetune.data.check._look_at", look)
+    index = index_source(folder)
+    many = replace(index, samples=index.samples * 100)
+    with pytest.raises(KeyboardInterrupt):
+        examine_images(many, max_pixels=LIMIT, workers=2, progress=stop)
+    assert len(looked) < 500
 
 
 def test_filters_of_warnings_are_as_before(folder):

@@ -1,5 +1,6 @@
 """The decoder: one rule for every kind of image, one sentence for every kind of damage."""
 
+import hashlib
 import io
 import logging
 import os
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from finetune.data.decode import UnreadableImageError, decode, to_image
+from finetune.data.content import digest_of
+from finetune.data.decode import UnreadableImageError, decode, open_image_file, to_image
 from finetune.errors import DataError
 
 LIMIT = 10_000_000
@@ -43,8 +45,11 @@ def test_rgb_comes_out_as_it_is():
     assert np.array_equal(pixels(encoded(Image.fromarray(RAMP))), RAMP)
 
 
-def test_a_path_bytes_and_an_open_file_give_the_same(tmp_path):
-    data = encoded(Image.fromarray(RAMP))
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("at_once", [0, 1 << 20])
+def test_a_path_bytes_and_an_open_file_give_the_same(tmp_path, monkeypatch, at_once, kind):
+    monkeypatch.setattr("finetune.data.decode._AT_ONCE", at_once)
+    data = encoded(Image.fromarray(RAMP), kind)
     path = tmp_path / "ramp"
     path.write_bytes(data)
     assert np.array_equal(pixels(path), RAMP)
@@ -315,7 +320,32 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
     assert reason(tmp_path / "a.jpg") == "permission denied"
 
 
-def test_no_handle_stays_open(tmp_path):
+@pytest.mark.parametrize("at_once", [0, 1 << 20])
+def test_a_file_that_cannot_be_read_to_its_end_says_so(tmp_path, monkeypatch, at_once):
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    monkeypatch.setattr("finetune.data.decode._AT_ONCE", at_once)
+    monkeypatch.setattr(Path, "open", lambda *_: Failing())
+    assert "input/output error" in reason(tmp_path / "a.jpg").lower()
+
+
+@pytest.mark.parametrize("size", [0, 1, 9])
+def test_what_is_decoded_is_what_is_digested(tmp_path, size):
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(Image.fromarray(RAMP)))
+    before = hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    with open_image_file(path) as file:
+        path.write_bytes(bytes(size))
+        assert np.array_equal(np.asarray(decode(file, max_pixels=LIMIT)), RAMP)
+        assert digest_of(file) == before
+
+
+@pytest.mark.parametrize("at_once", [0, 1 << 20])
+def test_no_handle_stays_open(tmp_path, monkeypatch, at_once):
+    monkeypatch.setattr("finetune.data.decode._AT_ONCE", at_once)
     path = tmp_path / "a.png"
     path.write_bytes(encoded(Image.fromarray(RAMP)))
     image = decode(path, max_pixels=LIMIT)

@@ -1,5 +1,6 @@
 """Measured speed chooses the precision."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,8 @@ def test_gain_of_a_pass_in_bf16_is_told() -> None:
 
 
 def test_rule_of_a_gpu_stands() -> None:
-    assert with_bf16_choice(MACHINE, {"train_fp32": 10.0}) is MACHINE
+    machine = replace(MACHINE, device="cuda:0")
+    assert with_bf16_choice(machine, {"train_fp32": 10.0}) is machine
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
 def test_network_is_measured_once_and_left_as_it_was(model: Model) -> None:
     before = {name: value.clone() for name, value in model.network.state_dict().items()}
     speed = measure_speed(model, MACHINE, channels_last=True)
-    assert set(speed) - {"fused_bf16"} == {"forward", "fused", "train_fp32", "train_bf16"}
+    assert set(speed) - {"fused_bf16", "train_bf16"} == {"forward", "fused", "train_fp32"}
     assert all(value > 0 for value in speed.values())
     assert measure_speed(model, MACHINE, channels_last=True) == speed
     after = model.network.state_dict()
@@ -57,16 +59,42 @@ def test_without_steps_no_step_is_measured(model: Model) -> None:
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "is_measured"),
-    [({"amx_bf16": True}, True), ({"amx_bf16": False, "avx512_bf16": True}, False), ({}, True)],
+    ("capabilities", "passes", "steps"),
+    [
+        ({"amx_bf16": True, "avx512_bf16": True}, True, True),
+        ({"amx_bf16": False, "avx512_bf16": True}, False, True),
+        ({"amx_bf16": False, "avx512_bf16": False}, False, False),
+        ({"bf16": True}, True, True),  # ARM
+        ({"bf16": False}, True, False),
+        ({}, True, True),
+    ],
 )
-def test_bf16_is_timed_where_matrix_units_are_or_where_none_can_tell(
-    model: Model, monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], is_measured: bool
+def test_bf16_is_timed_where_a_processor_may_compute_it(
+    model: Model,
+    monkeypatch: pytest.MonkeyPatch,
+    capabilities: dict[str, bool],
+    passes: bool,
+    steps: bool,
 ) -> None:
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities)
-    speed = measure_speed(model, MACHINE, channels_last=True, is_trained=False)
-    assert ("fused_bf16" in speed) == is_measured
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: capabilities, raising=False)
+    speed = measure_speed(model, MACHINE, channels_last=True)
+    assert ("fused_bf16" in speed, "train_bf16" in speed) == (passes, steps)
+
+
+@pytest.mark.parametrize(("capability", "is_measured"), [("AVX2", False), ("AVX512", True)])
+def test_an_older_torch_tells_by_the_vectors(
+    model: Model, monkeypatch: pytest.MonkeyPatch, capability: str, is_measured: bool
+) -> None:
+    monkeypatch.delattr("torch.cpu.get_capabilities", raising=False)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    speed = measure_speed(model, MACHINE, channels_last=True)
+    assert ("train_bf16" in speed) == is_measured
+
+
+def test_a_processor_without_bf16_says_so() -> None:
+    machine = with_bf16_choice(MACHINE, {"fused": 1.0, "train_fp32": 10.0})
+    assert not machine.has_fast_bf16
+    assert machine.bf16_reason == "this processor has no bf16 instructions"
 
 
 def test_course_of_a_step_runs_from_the_first_layer_to_the_last_and_back(model: Model) -> None:
