@@ -282,7 +282,10 @@ def speed() -> str:
     if not SPEED.is_file():
         return "No figures are recorded yet."
     recorded = json.loads(SPEED.read_text(encoding="utf-8"))
-    commits = dict.fromkeys(f"`{row['commit']}`" for row in recorded["rows"])
+    commits = dict.fromkeys(
+        f"`{row['commit']}`" + (f" on {on}" if (on := row.get("instructions")) else "")
+        for row in recorded["rows"]
+    )
     made = f"{recorded['device']}; {recorded['backbone']}; commit {', '.join(commits)}; "
     parts = ["\n".join(_command(recorded)), f"{made}raw figures: `{SPEED.name}`."]
     for job in dict.fromkeys(row["job"] for row in recorded["summary"]):

@@ -6,7 +6,9 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["commit", "device", "versions"]
+__all__ = ["commit", "device", "instructions", "versions"]
+
+_SETS = {"amx_bf16": "AMX", "avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON"}
 
 
 def commit() -> str:
@@ -20,6 +22,13 @@ def commit() -> str:
 def device() -> str:
     """Name the machine, as far as figures depend on it."""
     return f"{os.cpu_count()} cores, {platform.machine()}, no GPU"
+
+
+def instructions() -> str | None:
+    """Name the widest instructions of the processor, where the system tells them."""
+    file = Path("/proc/cpuinfo")
+    words = set(file.read_text().split()) if file.is_file() else set()
+    return next((name for flag, name in _SETS.items() if flag in words), None)
 
 
 def versions(*names: str) -> dict[str, str]:

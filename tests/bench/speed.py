@@ -136,6 +136,7 @@ def measure(task: Task, given: argparse.Namespace, places: Places) -> dict[str, 
         "num_photos": len(jobs.list_photos(task.source)),
         "load_average": round(load, 2),
         "commit": record.commit(),
+        "instructions": record.instructions(),
     }
 
 
