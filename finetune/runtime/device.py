@@ -14,13 +14,18 @@ from finetune.errors import DISTRIBUTION, FinetuneError
 from finetune.types import Choice, MachineFacts
 
 __all__ = [
+    "BF16_INSTRUCTIONS",
     "available_cpus",
     "choose_device",
     "describe_environment",
     "machine_facts",
+    "may_compute",
     "peak_memory_mib",
     "require_one_process",
 ]
+
+# Of x86 and of ARM, as torch names them. A processor without them imitates bf16, very slowly.
+BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")
 
 _PACKAGES = (
     "torch",
@@ -154,6 +159,8 @@ def _bf16_rule(device: str) -> Choice[bool]:
     """Whether bf16 pays by rule: on CUDA from Ampere on; elsewhere it has to be measured."""
     import torch
 
+    if device == "cpu" and not may_compute(*BF16_INSTRUCTIONS):
+        return Choice(False, "this processor has no bf16 instructions")
     if not device.startswith("cuda"):
         return Choice(False, f"bf16 does not pay for every network on {device}")
     if torch.cuda.get_device_capability(torch.device(device)) >= (8, 0):

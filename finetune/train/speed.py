@@ -21,7 +21,7 @@ import torch
 
 from finetune.model.fuse import fused
 from finetune.runtime.cache import remember
-from finetune.runtime.device import may_compute
+from finetune.runtime.device import BF16_INSTRUCTIONS, may_compute
 from finetune.runtime.seeds import own_randomness
 from finetune.runtime.space import is_lack_of_memory
 
@@ -101,9 +101,7 @@ def with_bf16_choice(machine: MachineFacts, speed: Mapping[str, float]) -> Machi
     if "fused_bf16" in speed:
         machine = replace(machine, bf16_pass_gain=speed["fused_bf16"] / speed["fused"])
     if "train_bf16" not in speed:
-        if "train_fp32" not in speed or machine.device != "cpu":
-            return machine
-        return replace(machine, bf16_reason="this processor has no bf16 instructions")
+        return machine
     fp32, bf16 = speed["train_fp32"], speed["train_bf16"]
     pays = bf16 > _WORTH_IT * fp32
     reason = f"measured here: {bf16:.3g} images/s in bf16, {fp32:.3g} in fp32"
@@ -188,7 +186,7 @@ def _training_steps(network: nn.Module, images: torch.Tensor) -> dict[str, Timer
         "forward": partial(_time_forward, network, images),
         "train_fp32": partial(_time_training, network, images),
     }
-    if images.device.type == "cpu" and may_compute("amx_bf16", "avx512_bf16", "bf16"):
+    if images.device.type == "cpu" and may_compute(*BF16_INSTRUCTIONS):
         timers["train_bf16"] = partial(_time_training, network, images, torch.bfloat16)
     return timers
 

@@ -1,0 +1,56 @@
+"""What is said of a processor: whether it computes bf16, and why not."""
+
+from __future__ import annotations
+
+import pytest
+
+from finetune.runtime.device import BF16_INSTRUCTIONS, machine_facts, may_compute
+
+X86 = {"amx_bf16": False, "avx512_bf16": False, "avx2": True}
+
+
+@pytest.fixture
+def torch_tells(monkeypatch: pytest.MonkeyPatch):
+    """Set what torch says of the processor."""
+
+    def tell(features: dict[str, bool]) -> None:
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda: features, raising=False)
+
+    return tell
+
+
+@pytest.mark.parametrize(
+    ("features", "asked", "expected"),
+    [
+        (X86, BF16_INSTRUCTIONS, False),
+        (X86 | {"avx512_bf16": True}, BF16_INSTRUCTIONS, True),
+        (X86 | {"avx512_bf16": True}, ("amx_bf16",), False),
+        ({"neon": True, "bf16": False}, BF16_INSTRUCTIONS, False),
+        ({"neon": True, "bf16": True}, BF16_INSTRUCTIONS, True),
+        ({"neon": True}, ("amx_bf16",), True),  # another architecture: nothing is known
+        ({}, BF16_INSTRUCTIONS, True),
+    ],
+)
+def test_instructions_are_those_that_torch_tells(torch_tells, features, asked, expected):
+    torch_tells(features)
+    assert may_compute(*asked) is expected
+
+
+@pytest.mark.parametrize(("capability", "expected"), [("AVX2", False), ("AVX512", True)])
+def test_an_older_torch_tells_by_the_vectors(monkeypatch, capability, expected):
+    monkeypatch.delattr("torch.cpu.get_capabilities", raising=False)
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    assert may_compute(*BF16_INSTRUCTIONS) is expected
+
+
+@pytest.mark.parametrize(
+    ("features", "reason"),
+    [
+        (X86, "this processor has no bf16 instructions"),
+        (X86 | {"amx_bf16": True}, "bf16 does not pay for every network on cpu"),
+    ],
+)
+def test_a_processor_has_no_fast_bf16_until_it_is_measured(torch_tells, features, reason):
+    torch_tells(features)
+    facts = machine_facts("cpu")
+    assert (facts.has_fast_bf16, facts.bf16_reason) == (False, reason)
