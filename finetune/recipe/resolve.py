@@ -43,7 +43,7 @@ _SCRATCH_STEPS = 1_500  # nothing is known beforehand, so about four times as ma
 _SCRATCH_MIN_EPOCHS, _SCRATCH_MAX_EPOCHS = 20, 100
 _FEW_IMAGES = 200  # below this, starting processes takes longer than they save
 _MAX_WORKERS = 8
-_EPOCHS_A_VIEW, _MAX_VIEWS = 3, 4  # not tuned yet: tests/bench/tuning.py compares 0, 1, 2 and 4
+_MOST_VIEWS = 4  # as accurate as views drawn anew in each epoch: docs/benchmarks/tuning.md
 _WORTH_ROUNDING = 1.5  # times; bf16 moves features by a tenth; docs/benchmarks/frozen.json
 _LAYER_DECAY = {
     "conv": (1.0, "a convolutional network with batch normalisation: every depth at the full rate"),
@@ -206,7 +206,7 @@ def _choose_views(recipe: Recipe, stage: Stage, epochs: int) -> Choice[int]:
         return Choice(stage.views, "")
     if stage.solver == "probe" or isinstance(stage.train, AllPolicy):
         return Choice(0, "")
-    views = min(max(1, epochs // _EPOCHS_A_VIEW), _MAX_VIEWS)
+    views = min(epochs, _MOST_VIEWS)
     if recipe.augment.kind == "none":
         return Choice(1, "without augmentation every view of a photo is the same")
     told = "1 view" if views == 1 else f"{views} views"

@@ -1,4 +1,4 @@
-"""What the defaults follow: BatchNorm policy, layer decay, LoRA against all, learning rate.
+"""What the defaults follow: BatchNorm policy, layer decay, LoRA, learning rate, stored views.
 
     FINETUNE_ASSETS=… python tests/bench/tuning.py --out docs/benchmarks/tuning.json
 
@@ -127,6 +127,8 @@ def write(out: Path, rows: list[dict[str, Any]], backbone: str) -> None:
         "notes": [
             f"probe, then everything by AdamW at 1e-4 for {EPOCHS} epochs at {IMAGE_SIZE} px, "
             "batch statistics frozen, no layer decay; one thing changed at a time",
+            "with train: {last: 2} the first of those is views: 0, fresh augmentation in each "
+            "epoch",
             "last, best: validation accuracy after the last epoch and at the best one, the probe "
             "aside",
         ],
