@@ -42,6 +42,7 @@ __all__ = ["Run", "run"]
 
 # Of the probe and of every figure; scikit-learn takes as long to import as torch.
 _NEEDED_LATER = ("sklearn.linear_model", "sklearn.metrics", "sklearn.model_selection")
+_NEEDED_FOR_STEPS = ("timm.optim",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,9 @@ def run(
         recipe = earlier.complete(recipe)
     elif resume:
         tell(Warned(f"{out} holds no checkpoint: the run begins afresh"))
-    planned = plan(recipe, on_event=tell, index=index, needed_later=_NEEDED_LATER)
+    makes_steps = any(stage.solver == "gradient" for stage in recipe.stages)
+    needed_later = (*_NEEDED_LATER, *(_NEEDED_FOR_STEPS if makes_steps else ()))
+    planned = plan(recipe, on_event=tell, index=index, needed_later=needed_later)
     resolved = planned.recipe
     if earlier is not None:
         earlier.require_same(planned)

@@ -41,6 +41,14 @@ def test_a_probe_has_no_optimiser_to_look_up(monkeypatch):
     assert asked == []
 
 
+def test_our_own_optimiser_is_there_and_is_not_looked_up(monkeypatch):
+    OptimizerSection().check()
+    asked = []
+    monkeypatch.setattr(OptimizerSection, "check", asked.append)
+    assert find_foreign_problems(load_recipe("default")) == []
+    assert asked == []
+
+
 LORA = "stages:\n  - {name: one, train: {lora: {rank: 4}}}\n"
 
 
