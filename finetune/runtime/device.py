@@ -148,7 +148,7 @@ def may_compute(*instructions: str) -> bool:
     import torch
 
     capabilities = getattr(torch.cpu, "get_capabilities", None)
-    if capabilities is None:  # before torch 2.10: AVX2 comes before all that is asked for here
+    if capabilities is None:  # an older torch; AVX2 is older than all that is asked for here
         return torch.backends.cpu.get_cpu_capability() != "AVX2"
     features = capabilities()
     known = [features[name] for name in instructions if name in features]
