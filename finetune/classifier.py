@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from finetune.data.index import index_pairs
+from finetune.data.index import index_pairs, index_source, list_images
+from finetune.data.manifest import class_name
 from finetune.errors import DataError, FinetuneError, NotFittedError, join_names
 from finetune.evaluate.evaluate import evaluate
 from finetune.evaluate.labelled import read_labelled
@@ -109,7 +110,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: Paths, Pillow images or HWC uint8 arrays, or one of them; RGB where the network takes
-                three channels, and HW as well where it takes one.
+                three channels, and HW as well where it takes one. A folder stands for the files in
+                it, as in `finetune predict`, and a CSV for those that it names.
 
         Raises:
             DataError: An image cannot be read; names the files.
@@ -124,7 +126,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: Paths, Pillow images or HWC uint8 arrays, or one of them; RGB where the network takes
-                three channels, and HW as well where it takes one.
+                three channels, and HW as well where it takes one. A folder stands for the files in
+                it, as in `finetune predict`, and a CSV for those that it names.
 
         Raises:
             DataError: An image cannot be read; names the files.
@@ -187,7 +190,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 raise DataError("score needs labels", hint="score(paths, labels)")
             return float(self.evaluate(X).figures.accuracy)
         answers = self.predict(X)
-        right = answers == np.asarray([str(label) for label in y])
+        right = answers == np.asarray([class_name(str(label)) for label in y])
         return float(np.average(right, weights=sample_weight))
 
     def save(self, folder: Source) -> Path:
@@ -216,9 +219,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         bundle = load_bundle(path)
         document = bundle.document
-        classifier = cls(
-            document.get("backbone"), recipe=document.get("recipe", "default"), device=device
-        )
+        classifier = cls(document.get("backbone"), recipe=_without_data(document), device=device)
         classifier._take(bundle)
         return classifier
 
@@ -271,6 +272,15 @@ def load(path: Source, *, device: str = "auto") -> Classifier:
     return Classifier.load(path, device=device)
 
 
+def _without_data(document: Mapping[str, Any]) -> Mapping[str, Any] | str:
+    """Give the recipe that made a model without the photos of that run: `fit` is given others."""
+    recipe = document.get("recipe")
+    if not isinstance(recipe, Mapping) or not isinstance(recipe.get("data"), Mapping):
+        return "default" if recipe is None else recipe
+    places = ("path", "split", "exclude")
+    return {**recipe, "data": {k: v for k, v in recipe["data"].items() if k not in places}}
+
+
 def _index(X: Source | Sequence[Source], y: Sequence[object] | None) -> Index | None:
     """Index paths with labels; None where X is a folder or a CSV."""
     if isinstance(X, (str, Path)):
@@ -281,14 +291,23 @@ def _index(X: Source | Sequence[Source], y: Sequence[object] | None) -> Index | 
         return None
     if y is None:
         raise DataError("paths need labels", hint="fit(paths, labels), or fit(folder)")
-    return index_pairs([Path(path) for path in X], [str(label) for label in y])
+    return index_pairs([Path(path) for path in X], list(y))
 
 
 def _as_items(X: Any, channels: int) -> list[ImageLike]:
     """Bring what a person passes to a list of paths, images or arrays."""
+    if isinstance(X, (str, Path)):
+        return [*_files_of(Path(X))]
     shape = getattr(X, "shape", ())
     # Of grey images (N, H, W) is several, (H, W) and (H, W, 1) are one.
     is_one = shape[2:] in ((), (1,)) if channels == 1 else len(shape) == 3
-    single = isinstance(X, (str, Path)) or hasattr(X, "convert") or (len(shape) > 1 and is_one)
+    single = hasattr(X, "convert") or (len(shape) > 1 and is_one)
     items: list[Any] = [X] if single else list(X)
     return [Path(item) if isinstance(item, str) else item for item in items]
+
+
+def _files_of(path: Path) -> list[Path]:
+    """List the files that a path stands for: a folder's, a CSV's, or itself."""
+    if path.suffix.lower() == ".csv" and path.is_file():
+        return [sample.path for sample in index_source(path).samples]
+    return list_images([path])

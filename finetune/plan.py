@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune.components.metrics import is_defined
 from finetune.data.index import index_source, require_trainable
 from finetune.data.kept import KeptViews
 from finetune.data.prepare import (
@@ -16,6 +16,7 @@ from finetune.data.prepare import (
     mean_lost_fraction,
     prepare_data,
 )
+from finetune.data.words import counted
 from finetune.errors import Problem, RecipeError
 from finetune.model.backbone import canonical_name
 from finetune.model.create import Model, create_model
@@ -26,6 +27,7 @@ from finetune.recipe.values import describe_choices
 from finetune.runtime.allocator import freed_memory_kept
 from finetune.runtime.device import machine_facts, require_one_process
 from finetune.runtime.imports import importing
+from finetune.runtime.paths import absolute_path
 from finetune.train.estimate import estimate_seconds, foresee_stages, measure_costs
 from finetune.train.events import DataFound, OnEvent, RecipeResolved, Warned, progress_events
 from finetune.train.preview import require_adapters
@@ -89,6 +91,7 @@ def plan(
     require_extras(recipe)
     require_one_process()
     machine = machine_facts(recipe.runtime.device)
+    recipe = _placed(recipe, given=index)
     started = time.perf_counter()
     listed = index or index_source(_data_path(recipe), follow_links=recipe.data.follow_links)
     found = exclude_listed(listed, recipe.data)
@@ -103,16 +106,14 @@ def plan(
     with importing(needed_later):
         index = _prepare(found, recipe, kept, num_cpus=machine.num_cpus, tell=tell)
         data_seconds = listing_seconds + time.perf_counter() - started
+    _require_figures(recipe, index)
     facts = describe_data(index)
     backbone = describe_backbone(model.network, model.preprocessing)
-    speed = measure_speed(
-        model,
-        machine,
-        channels_last=backbone.prefers_channels_last,
-        is_trained=any(stage.solver == "gradient" for stage in recipe.stages),
-    )
+    is_trained = any(stage.solver == "gradient" for stage in recipe.stages)
+    is_last = backbone.prefers_channels_last
+    speed = measure_speed(model, machine, channels_last=is_last, is_trained=is_trained)
     machine = with_bf16_choice(machine, speed)
-    resolved = resolve(_placed(recipe, index), data=facts, backbone=backbone, machine=machine)
+    resolved = resolve(recipe, data=facts, backbone=backbone, machine=machine)
     estimate = estimate_seconds(
         resolved,
         facts,
@@ -143,6 +144,32 @@ def _prepare(
     return index
 
 
+def _require_figures(recipe: Recipe, index: Index) -> None:
+    """Refuse to choose by a figure that these validation photos do not define.
+
+    Raises:
+        RecipeError: With all of them.
+    """
+    asked = {"evaluate.select_by": recipe.evaluate.select_by}
+    for number, stage in enumerate(recipe.stages):
+        if stage.early_stopping is not None:
+            asked[f"stages.{number}.early_stopping.metric"] = stage.early_stopping.metric
+    num_classes = len(index.classes)
+    num_found = len({sample.label for sample in index.part("val")})
+    problems = [
+        Problem(
+            path,
+            f"{name} is undefined for these validation photos, which show {num_found} of "
+            f"{counted(num_classes, 'class')}",
+            hint="val_macro_f1 is always defined",
+        )
+        for path, name in asked.items()
+        if not is_defined(name, num_classes=num_classes, num_found=num_found)
+    ]
+    if problems:
+        raise RecipeError(problems)
+
+
 def _describe_input(model: Model, index: Index) -> str:
     """Say what an image becomes, and what share of these photos that leaves out."""
     lost = mean_lost_fraction(index, model.preprocessing)
@@ -159,11 +186,21 @@ def _data_path(recipe: Recipe) -> str:
     return recipe.data.path
 
 
-def _placed(recipe: Recipe, index: Index) -> Recipe:
-    """Make the places in a recipe absolute, so that it repeats from anywhere."""
-    path = Path(recipe.data.path).resolve() if recipe.data.path else index.root
-    lists = {"exclude": recipe.data.exclude, "split": recipe.data.split}
-    placed = {name: str(Path(file).resolve()) for name, file in lists.items() if file is not None}
-    data = recipe.data.model_copy(update={"path": str(path), **placed})
-    model = recipe.model.model_copy(update={"backbone": canonical_name(recipe.model.backbone)})
-    return recipe.model_copy(update={"data": data, "model": model})
+def _placed(recipe: Recipe, *, given: Index | None) -> Recipe:
+    """Make the places in a recipe absolute, so that it repeats from anywhere.
+
+    Samples that are given count, whatever data the recipe names.
+    """
+    section, model = recipe.data, recipe.model
+    source = absolute_path(_data_path(recipe)) if given is None else given.root
+    lists = {"exclude": section.exclude, "split": section.split}
+    placed = {name: str(absolute_path(file)) for name, file in lists.items() if file is not None}
+    named = {"backbone": canonical_name(model.backbone)}
+    if model.weights is not None:
+        named["weights"] = str(absolute_path(model.weights))
+    return recipe.model_copy(
+        update={
+            "data": section.model_copy(update={"path": str(source), **placed}),
+            "model": model.model_copy(update=named),
+        }
+    )

@@ -105,11 +105,13 @@ def _report(error: FinetuneError, *, debug: bool) -> int:
     """Write an error for a person and give its exit code."""
     if debug:
         traceback.print_exc()
+    from finetune.cli.render import printable
+
     word = "" if isinstance(error, Interrupted) else "error: "
-    for line in error.message.splitlines():
-        print(f"{word}{line}", file=sys.stderr)
+    for line in error.message.split("\n"):
+        print(f"{word}{printable(line)}", file=sys.stderr)
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        print(f"hint: {printable(error.hint)}", file=sys.stderr)
     return error.exit_code
 
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.cli.border import UsageError
-from finetune.cli.options import Debug, Json, complete_backbone
+from finetune.cli.options import Debug, Json, complete_backbone, require_ending
 from finetune.errors import DataError
+from finetune.runtime.paths import absolute_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,8 +61,8 @@ def check(
 
     Example: finetune check photos/ --backbone mobilenetv3_small_100 --out findings.json
     """
-    if out is not None and out.suffix.lower() != ".json":
-        raise UsageError(f"--out {out} must end in .json", hint=f"--out {out.with_suffix('.json')}")
+    if out is not None:
+        require_ending(out, (".json",))
     from finetune.cli.render import Screen, print_json
     from finetune.data.findings import find_problems, sort_findings
     from finetune.report.findings import findings_document
@@ -73,10 +73,10 @@ def check(
     examined = _examine(index, screen, kept=judge.kept if judge else None)
     suspects = judge.find_suspects(examined.index, screen) if judge else []
     findings = sort_findings([*find_problems(examined), *suspects])
-    place = str(Path(data).resolve())
+    place = str(absolute_path(data).resolve())
     document = findings_document(findings, examined, data=place, backbone=backbone)
     if out is not None:
-        _write(document, findings, examined, out, data=Path(data))
+        _write(document, findings, examined, out, data=absolute_path(data))
     if json:
         print_json(document)
     else:
@@ -93,9 +93,9 @@ def _index(data: str) -> Index:
     """Find the photos, with their classes where there are any."""
     from finetune.data.index import index_source, index_unlabelled
 
-    path = Path(data)
+    path = absolute_path(data)
     unlabelled = index_unlabelled(path) if path.is_dir() else None
-    return unlabelled or index_source(data)
+    return unlabelled or index_source(path)
 
 
 class _Judge:

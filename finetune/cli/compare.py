@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli.border import UsageError
-from finetune.cli.options import Debug, Json
+from finetune.cli.options import Debug, Json, require_ending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,7 +41,8 @@ def compare(
     Example: finetune compare runs/photos-resnet18-001 runs/photos-efficientnet_b0-001
     """
     _check_runs(runs)
-    _check_out(out)
+    if out is not None:
+        require_ending(out, _FORMATS)
     from finetune.cli.render import Screen, print_json
     from finetune.evaluate.comparison import compare_runs
     from finetune.report.comparison import comparison_document
@@ -69,24 +70,12 @@ def _check_runs(runs: list[str]) -> None:
         raise UsageError(f"{twice[0]} is named twice", hint="name each run once")
 
 
-def _check_out(out: Path | None) -> None:
-    """Refuse a file that is neither a document nor a page."""
-    if out is not None and _format_of(out) not in _FORMATS:
-        names = " or ".join(f"--out {out.with_suffix(ending)}" for ending in _FORMATS)
-        raise UsageError(f"--out {out} must end in {' or '.join(_FORMATS)}", hint=names)
-
-
-def _format_of(out: Path) -> str:
-    """Give the ending of a file, in small letters."""
-    return out.suffix.lower()
-
-
 def _write(comparison: Comparison, out: Path, *, reference: FinishedRun) -> None:
     """Write the document, or the page with the photos of the reference."""
     from finetune.runtime.files import make_folder
 
     make_folder(out.parent)
-    if _format_of(out) == ".html":
+    if out.suffix.lower() == ".html":
         from finetune.report.comparison_page import write_comparison_page
 
         write_comparison_page(comparison, out, data=reference.data())
@@ -199,7 +188,7 @@ def _show_images(comparison: Comparison, screen: Screen, out: Path | None) -> No
         rows.append([one.path, one.label, *cells])
     screen.table(columns, rows)
     if len(found) > _NUM_SHOWN:
-        where = f"in {out}" if out and _format_of(out) == ".json" else "with --out FILE.json"
+        where = f"in {out}" if out and out.suffix.lower() == ".json" else "with --out FILE.json"
         screen.line(f"  and {count(len(found) - _NUM_SHOWN)} more, {where}")
 
 

@@ -12,6 +12,7 @@ import typer
 from finetune.cli.border import UsageError
 from finetune.cli.options import Debug, Json, Model
 from finetune.errors import FinetuneError
+from finetune.runtime.paths import absolute_path
 
 if TYPE_CHECKING:
     from finetune.cli.render import Screen
@@ -74,7 +75,7 @@ def evaluate(
 
         make_folder(out)
         write_tables({split: result}, out, header=header)
-        report = write_report(out, bundle, data=Path(data))
+        report = write_report(out, bundle, data=absolute_path(data))
         screen.line(f"tables written to {out}, and what they say to {report.path}")
     if json:
         print_json(metrics_document({split: result}, header=header))

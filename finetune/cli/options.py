@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["Data", "Debug", "Json", "Model", "complete_backbone", "complete_recipe"]
+from finetune.cli.border import UsageError
+
+__all__ = [
+    "Data",
+    "Debug",
+    "Json",
+    "Model",
+    "complete_backbone",
+    "complete_recipe",
+    "require_ending",
+]
 
 _MAX_COMPLETIONS = 200  # a shell that lists more asks the person whether it should
 
@@ -36,6 +48,18 @@ def complete_recipe(incomplete: str) -> list[tuple[str, str]]:
         for recipe in list_recipes()
         if recipe.name.startswith(incomplete)
     ]
+
+
+def require_ending(out: Path, endings: Sequence[str]) -> None:
+    """Refuse an `--out` of another ending; a file that would do is the hint.
+
+    Raises:
+        UsageError: Its ending is none of these, in small letters.
+    """
+    if out.suffix.lower() not in endings:
+        known = " or ".join(endings)
+        fitting = out.with_suffix(endings[0]) if out.name else f"FILE{endings[0]}"
+        raise UsageError(f"--out {out} must end in {known}", hint=f"--out {fitting}")
 
 
 Data = Annotated[

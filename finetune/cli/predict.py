@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.cli.border import UsageError
-from finetune.cli.options import Debug, Json, Model
+from finetune.cli.options import Debug, Json, Model, require_ending
 from finetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -60,15 +60,16 @@ def predict(
 
     Example: finetune predict runs/photos-efficientnet_b0-001 new/ --out answers.csv
     """
-    if out is not None and out.suffix.lower() not in _ENDINGS:
-        raise UsageError(
-            f"--out {out} must end in .csv or .jsonl", hint=f"--out {out.with_suffix('.csv')}"
-        )
+    if out is not None:
+        require_ending(out, _ENDINGS)
     items = _items(paths)
     from finetune.cli.render import Screen, print_json
     from finetune.report.tables import prediction_rows, write_predictions
+    from finetune.runtime.files import make_folder
 
     screen = Screen(sys.stderr)
+    if out is not None:  # before minutes of work
+        make_folder(out.parent)
     outputs = _predict(model, items, screen, precision)
     if out is not None:
         write_predictions(outputs, out, top_k=top_k)
@@ -90,12 +91,18 @@ def _items(paths: list[str]) -> list[Path]:
 
     named: list[str | Path] = []
     for path in paths:
-        lines = sys.stdin.read().splitlines() if path == _STDIN else [path]
+        lines = _stdin_lines() if path == _STDIN else [path]
         named += [line for line in lines if line.strip()]
     items = list_images(named)
     if not items:
         raise DataError("there is no image to predict", hint="name files, or a folder of images")
     return items
+
+
+def _stdin_lines() -> list[str]:
+    """Read the lines of stdin; names of files may have any bytes but the end of a line."""
+    lines = sys.stdin.buffer.read().split(b"\n")
+    return [os.fsdecode(line.removesuffix(b"\r")) for line in lines]
 
 
 def _predict(model: str, items: list[Path], screen: Screen, precision: Precision) -> Outputs:

@@ -98,12 +98,13 @@ class Screen:
         return self._stream.isatty() and not self.console.is_dumb_terminal
 
     def line(self, text: str = "", *, style: str = "") -> None:
-        """Write a line; the terminal wraps it."""
-        self.console.print(text, style=style or None, soft_wrap=True)
+        """Write a line, or several, names in it escaped; the terminal wraps it."""
+        shown = "\n".join(map(printable, text.split("\n")))
+        self.console.print(shown, style=style or None, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """Write a warning."""
-        self.line(f"warning: {text}", style="yellow")
+        """Write a warning, in one line."""
+        self.line(f"warning: {printable(text)}", style="yellow")
 
     def table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
         """Write a table with its headings, indented by two."""
@@ -236,8 +237,13 @@ def figure(value: float | None, digits: int = 3) -> str:
 
 
 def print_json(document: Any, *, indent: int | None = 1) -> None:
-    """Write a document to stdout as JSON, in plain characters of any script; NaN is refused."""
-    text = json.dumps(document, ensure_ascii=False, indent=indent, allow_nan=False)
+    """Write a document to stdout as JSON; NaN is refused.
+
+    Characters of any script stand there as they are, where the stream is UTF-8: in other encodings
+    what they lack would be no JSON.
+    """
+    is_plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    text = json.dumps(document, ensure_ascii=is_plain, indent=indent, allow_nan=False)
     sys.stdout.write(text + "\n")
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["interruption", "run"]
 
 
+_DEFAULT = "default"  # recipe
 _Backbone = Annotated[
     str | None,
     typer.Option(
@@ -89,7 +90,7 @@ _Quiet = Annotated[
 def run(
     data: Data = None,
     backbone: _Backbone = None,
-    recipe: _RecipeName = "default",
+    recipe: _RecipeName = _DEFAULT,
     out: _Out = None,
     weights: _Weights = None,
     no_pretrained: _NoPretrained = False,
@@ -118,9 +119,8 @@ def run(
         raise _excluding("--weights", "--no-pretrained")
     if resume:
         _require_resumable(out, overwrite=overwrite)
-    source = out / "recipe.yaml" if resume and out and data is None else recipe
     chosen = with_arguments(
-        load_recipe(source, overrides=settings or ()),
+        load_recipe(_source(recipe, data, out if resume else None), overrides=settings or ()),
         backbone=backbone,
         weights=weights,
         pretrained=False if no_pretrained else None,
@@ -159,6 +159,14 @@ def _require_resumable(out: Path | None, *, overwrite: bool) -> None:
         raise _excluding("--resume", "--overwrite")
     if out is None:
         raise UsageError("--resume needs a run folder", hint="finetune run --resume --out RUN")
+
+
+def _source(recipe: str, data: str | None, resumed: Path | None) -> str | Path:
+    """Name the recipe: that of the run that is resumed, where neither it nor photos are named."""
+    own = resumed / "recipe.yaml" if resumed else None
+    if own is None or recipe != _DEFAULT or data is not None or not own.is_file():
+        return recipe
+    return own
 
 
 def _is_over(run: Path) -> bool:

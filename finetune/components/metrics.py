@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["METRICS", "Metric", "is_loss"]
+__all__ = ["METRICS", "Metric", "is_defined", "is_loss"]
 
 Probs: TypeAlias = "NDArray[np.floating[Any]]"
 Labels: TypeAlias = "NDArray[np.integer[Any]]"
@@ -35,6 +35,20 @@ def is_loss(name: str) -> bool:
     (True, False)
     """
     return name.removeprefix("val_") in _LOSSES
+
+
+def is_defined(name: str, *, num_classes: int, num_found: int) -> bool:
+    """Say whether a figure is defined for photos of so many classes; a leading `val_` is ignored.
+
+    Args:
+        name: Of the metric.
+        num_classes: K.
+        num_found: Classes that occur among the labels, at most K.
+    """
+    plain = name.removeprefix("val_")
+    if plain == "top_5_accuracy":
+        return num_classes > 5
+    return plain != "roc_auc_ovr" or num_found == num_classes
 
 
 def _accuracy(probs: "Probs", labels: "Labels") -> float:

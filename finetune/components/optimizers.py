@@ -18,6 +18,11 @@ __all__ = ["Optimizer", "OptimizerSection"]
 
 # What an optimiser takes and a stage gives: groups of parameters, rate, decay, and the momentum.
 _NOT_OPTIONS = ("params", "lr", "weight_decay", "momentum")
+# What optimisers were seen to raise for values that they do not take.
+_FAILURES = (
+    *(ArithmeticError, AssertionError, ImportError, LookupError, RuntimeError),
+    *(TypeError, ValueError),
+)
 
 
 class OptimizerSection(Section):
@@ -77,7 +82,7 @@ class OptimizerSection(Section):
                 filter_bias_and_bn=False,
                 **self.options,
             )
-        except (AssertionError, ImportError, RuntimeError, TypeError, ValueError) as error:
+        except _FAILURES as error:
             message = f"{self.name} cannot be made: {error}"
             raise RecipeError([Problem("stages.optimizer.options", message)]) from error
         return optimizer

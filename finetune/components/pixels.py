@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
 
-__all__ = ["MODES", "to_array", "to_picture"]
+__all__ = ["MAX_PIXELS", "MODES", "to_array", "to_picture"]
+
+# Pillow's own limit against decompression bombs: 1 GiB at 3 bytes, twice over.
+MAX_PIXELS = 178_956_970
 
 # Pillow's mode by number of channels.
 MODES = {1: "L", 3: "RGB", 4: "CMYK"}

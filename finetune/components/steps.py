@@ -203,7 +203,7 @@ def _construct(kind: type, arguments: dict[str, Any], path: str, problems: list[
         with warnings.catch_warnings():
             warnings.simplefilter("ignore" if is_strict else "error")
             return kind(**arguments, **mode)
-    except (TypeError, ValueError, Warning) as error:
+    except (ArithmeticError, LookupError, TypeError, ValueError, Warning) as error:
         problems.extend(_explained(kind.__name__, error, path))
     return None
 

@@ -84,7 +84,7 @@ class _Seen:
 
     sample: Sample
     header: Header
-    thumbnail: "NDArray[np.uint8]"
+    thumbnail: "NDArray[np.uint8] | None"
 
 
 def check_images(
@@ -119,7 +119,7 @@ def check_images(
     _refuse_lost_classes(checked.samples, found.damaged)
     warnings = (*checked.warnings, *_damage_warning(found.damaged, len(index.samples)))
     if not found.is_compared:
-        warnings = (*warnings, _not_compared(len(checked.samples)))
+        warnings = (*warnings, _not_compared(len(index.samples)))
     return replace(checked, warnings=(*warnings, *conflict_warnings(checked)))
 
 
@@ -139,7 +139,8 @@ def examine_images(
     seen: list[_Seen] = []
     damaged: list[tuple[Sample, str]] = []
     # Careful: filters of warnings belong to the process, so they are set once around all threads.
-    look = partial(_look_at, max_pixels=max_pixels, kept=kept)
+    is_compared = len(index.samples) <= _MOST_COMPARED
+    look = partial(_look_at, max_pixels=max_pixels, kept=kept, is_compared=is_compared)
     with quiet(), closing(_look_at_all(index.samples, look, workers)) as results:
         for done, (sample, result) in enumerate(zip(index.samples, results, strict=True), start=1):
             if isinstance(result, UnreadableImageError):
@@ -148,7 +149,6 @@ def examine_images(
                 seen.append(result)
             if progress is not None:
                 progress(done, len(index.samples))
-    is_compared = len(seen) <= _MOST_COMPARED
     near = _compare(seen, workers) if is_compared else ()
     groups = joined(pair.digests for pair in near)
     pictures = {digest: group[0] for group in groups for digest in group}
@@ -182,7 +182,7 @@ def _look_at_all(
 
 
 def _look_at(
-    sample: Sample, *, max_pixels: int, kept: KeptViews | None
+    sample: Sample, *, max_pixels: int, kept: KeptViews | None, is_compared: bool
 ) -> _Seen | UnreadableImageError:
     """Decode a sample's image and digest its file, or give the reason why that cannot be done."""
     channels = 3 if kept is None else kept.channels
@@ -195,12 +195,14 @@ def _look_at(
     if kept is not None:
         kept.keep(digest, image)
     known = replace(sample, digest=digest, size_px=image.size)
-    return _Seen(known, header, make_thumbnail(image))
+    return _Seen(known, header, make_thumbnail(image) if is_compared else None)
 
 
 def _compare(seen: Iterable[_Seen], workers: int) -> tuple[NearDuplicates, ...]:
     """Find near-duplicates among files that differ, in an order that follows from their content."""
-    thumbnails = {str(one.sample.digest): one.thumbnail for one in seen}
+    thumbnails = {
+        str(one.sample.digest): one.thumbnail for one in seen if one.thumbnail is not None
+    }
     digests = sorted(thumbnails)
     if len(digests) < 2:
         return ()

@@ -7,7 +7,6 @@ the list; `keep` says that a person looked, or shall look. No file is ever chang
 """
 
 import csv
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from finetune.data.findings import Finding
 from finetune.data.index import leave_out
 from finetune.data.words import counted
 from finetune.errors import DataError, join_names
+from finetune.runtime.csv_text import csv_text
 from finetune.runtime.files import write_text
 from finetune.types import Index
 
@@ -84,14 +84,12 @@ def write_fixes(fixes: Sequence[Fix], path: Path) -> None:
         FinetuneError: The disk is full or the folder cannot be written.
     """
     earlier = {(row.path, row.finding): row for row in read_fixes(path)} if path.exists() else {}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    rows = [_COLUMNS]
     for fix in fixes:
         decided = earlier.pop((fix.path, fix.finding), fix)
-        writer.writerow((fix.path, fix.finding, decided.action, fix.reason))
-    writer.writerows((row.path, row.finding, row.action, row.reason) for row in earlier.values())
-    write_text(path, text.getvalue())
+        rows.append((fix.path, fix.finding, decided.action, fix.reason))
+    rows += [(row.path, row.finding, row.action, row.reason) for row in earlier.values()]
+    write_text(path, csv_text(rows))
 
 
 def read_fixes(path: Path) -> tuple[Fix, ...]:

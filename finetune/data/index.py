@@ -18,6 +18,7 @@ from finetune.data.manifest import SPLIT_WORDS, class_name, merge_rows, read_man
 from finetune.data.walk import Listing, display_name, list_folder, list_images, walk_files
 from finetune.data.words import counted
 from finetune.errors import DataError, join_names
+from finetune.runtime.paths import absolute_path
 from finetune.types import Index, LeftOut, Sample, Split
 
 __all__ = [
@@ -57,7 +58,7 @@ def index_source(source: str | Path, *, follow_links: bool = False) -> Index:
     Raises:
         DataError: It does not exist, holds no photos by class, or contradicts itself.
     """
-    path = Path(source).expanduser().absolute()
+    path = absolute_path(source)
     if os.path.isdir(path):
         return _without_foreign(_index_folder(path), follow_links=follow_links)
     if not os.path.exists(path):
@@ -79,7 +80,7 @@ def index_unlabelled(folder: Path) -> Index | None:
     Raises:
         DataError: There are no photos, or the folder cannot be listed.
     """
-    root = folder.expanduser().absolute()
+    root = absolute_path(folder)
     listing = list_folder(root)
     if listing.folders:
         return None
@@ -131,8 +132,8 @@ def index_pairs(paths: Sequence[str | Path], labels: Sequence[object]) -> Index:
         raise DataError(f"got {counted(len(paths), 'path')} but {counted(len(labels), 'label')}")
     if not len(paths):
         raise DataError("there are no paths")
-    files = [Path(os.path.normpath(Path(path).expanduser().absolute())) for path in paths]
-    names = ["" if label is None or label != label else class_name(str(label)) for label in labels]
+    files = [absolute_path(path) for path in paths]
+    names = ["" if _is_missing(label) else class_name(str(label)) for label in labels]
     unlabelled = [str(path) for path, name in zip(paths, names, strict=True) if not name]
     if unlabelled:
         has = counted(len(unlabelled), "path", "has/have")
@@ -318,6 +319,14 @@ def _without_foreign(index: Index, *, follow_links: bool) -> Index:
         raise DataError(said, hint=hint)
     names = {one.name for one in foreign}
     return leave_out(index, names, reason=_FOREIGN, warnings=[f"{said}; {hint}"])
+
+
+def _is_missing(label: object) -> bool:
+    """Tell None, NaN and what pandas has for a missing value."""
+    try:
+        return label is None or bool(label != label)
+    except (TypeError, ValueError):  # pandas.NA is neither equal nor different
+        return True
 
 
 def _one_class_hint(index: Index) -> str:

@@ -10,7 +10,6 @@ images, or too few units for all parts, stays in train as a whole, and that is s
 """
 
 import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,11 +18,19 @@ from pathlib import Path
 from finetune.data.index import require_trainable
 from finetune.data.words import counted
 from finetune.errors import DataError, join_names
+from finetune.runtime.csv_text import csv_text
 from finetune.runtime.files import write_text
 from finetune.runtime.seeds import derive_seed
 from finetune.types import Index, Sample, Split
 
-__all__ = ["read_split", "reuse_split", "split_index", "split_text", "write_split"]
+__all__ = [
+    "EarlierSplit",
+    "read_split",
+    "reuse_split",
+    "split_index",
+    "split_text",
+    "write_split",
+]
 
 _FEWEST = 3  # images of a class; fewer stay in train
 _COLUMNS = ("path", "label", "split", "group", "digest")
@@ -98,7 +105,10 @@ def reuse_split(index: Index, path: Path) -> Index:
         DataError: The split cannot be read, names photos that are gone, or has no validation part;
             or the samples cannot be trained on.
     """
-    parts = read_split(path, index.root)
+    parts = read_split(path).parts
+    missing = [name for name in parts if not (index.root / name).is_file()]
+    if missing:
+        raise DataError(f"{path} names images that are not in {index.root}: {join_names(missing)}")
     new = [sample.name for sample in index.samples if sample.name not in parts]
     samples = tuple(
         replace(sample, split=parts.get(sample.name, "train")) for sample in index.samples
@@ -125,41 +135,43 @@ def write_split(index: Index, path: Path) -> None:
 
 def split_text(index: Index) -> str:
     """Give the split as CSV, in the order of the samples."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for sample in index.samples:
-        row = (sample.name, sample.label, sample.split, sample.group or "", sample.digest or "")
-        writer.writerow(row)
-    return text.getvalue()
+    rows = (
+        (sample.name, sample.label, sample.split, sample.group, sample.digest)
+        for sample in index.samples
+    )
+    return csv_text([_COLUMNS, *rows])
 
 
-def read_split(path: Path, root: Path) -> dict[str, Split]:
+@dataclass(frozen=True, slots=True)
+class EarlierSplit:
+    """What a `split.csv` says.
+
+    Attributes:
+        parts: Of each image by its name, relative to the data folder.
+        parts_of_content: The same by digest, as far as it has digests.
+    """
+
+    parts: Mapping[str, Split]
+    parts_of_content: Mapping[str, Split]
+
+
+def read_split(path: Path) -> EarlierSplit:
     """Read what `write_split` wrote.
 
-    Args:
-        path: The file `split.csv`.
-        root: The data folder that its names are relative to.
-
-    Returns:
-        The part of each image by its name.
-
     Raises:
-        DataError: The file cannot be read, or names images that are no longer in `root`.
+        DataError: The file cannot be read.
     """
     words: dict[str, Split] = {"train": "train", "val": "val", "test": "test"}
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
-        split = {row["path"]: words[row["split"]] for row in rows}
+        parts = {row["path"]: words[row["split"]] for row in rows}
+        digests = {row["digest"]: words[row["split"]] for row in rows if row.get("digest")}
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read the split {path}: {error}") from error
     except KeyError as error:
         raise DataError(f"{path} is no split: {error} is missing or unknown") from error
-    missing = [name for name in split if not (root / name).is_file()]
-    if missing:
-        raise DataError(f"{path} names images that are not in {root}: {join_names(missing)}")
-    return split
+    return EarlierSplit(parts, digests)
 
 
 def _finished(index: Index, samples: tuple[Sample, ...], fractions: Mapping[Split, float]) -> Index:
@@ -237,8 +249,8 @@ def _choose(units: Sequence[_Unit], wanted: Mapping[str, int], num_parts_left: i
         if choice.gain(unit) > 0:
             choice.take(unit)
     for name in sorted(wanted):
-        having = [unit for unit in units if name in unit.counts]
         if choice.missing[name] == wanted[name]:
+            having = [unit for unit in units if name in unit.counts]
             smallest = sorted(having, key=lambda unit: len(unit.names))
             next(filter(choice.take, smallest), None)
     return choice.units

@@ -15,7 +15,8 @@ from finetune.types import LeftOut
 __all__ = ["Listing", "display_name", "list_folder", "list_images", "walk_files"]
 
 # Folders and files that systems make without being asked.
-_SYSTEM_NAMES = frozenset(("__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"))
+_SYSTEM_NAMES = frozenset(("__MACOSX", "@eaDir", "Icon\r", "Thumbs.db", "desktop.ini"))
+_NOT_UTF8 = "its name is not valid UTF-8; rename it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def list_folder(folder: Path) -> Listing:
     except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise DataError(f"cannot list the folder {display_name(folder)}: {reason}") from error
-    judged = [(folder / entry.name, entry.is_dir(), _reason_to_skip(entry)) for entry in entries]
+    judged = [(folder / entry.name, *_judge(entry)) for entry in entries]
     return Listing(
         folders=tuple(path for path, is_folder, reason in judged if is_folder and reason is None),
         files=tuple(path for path, is_folder, reason in judged if not is_folder and reason is None),
@@ -97,14 +98,24 @@ def display_name(path: Path) -> str:
 
 
 def _expanded(path: Path) -> Iterator[Path]:
-    """Give a file itself, and the visible regular files below a folder."""
+    """Give a file itself, and the visible regular files below a folder, whatever their names."""
     if not os.path.isdir(path):  # unlike Path.is_dir, False also of a name too long
         yield path
         return
     walk = _Walk()
     _descend(path, (_identity(path),), walk)
-    kept = [other for other, _ in walk.left_out if other.name in _SYSTEM_NAMES and other.is_file()]
-    yield from sorted([*walk.files, *kept])
+    others = [
+        other
+        for other, reason in walk.left_out
+        if other.name in _SYSTEM_NAMES or reason == _NOT_UTF8
+    ]
+    files = [*walk.files, *(other for other in others if other.is_file())]
+    folders = (
+        other
+        for other in others
+        if other.is_dir() and other.name not in _SYSTEM_NAMES and not other.is_symlink()
+    )
+    yield from sorted([*files, *(file for folder in folders for file in _expanded(folder))])
 
 
 def _descend(folder: Path, ancestors: tuple[tuple[int, int], ...], walk: _Walk) -> None:
@@ -126,16 +137,21 @@ def _identity(folder: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _reason_to_skip(entry: "os.DirEntry[str]") -> str | None:
-    """Say why an entry is neither a file nor a folder of ours; None where it is one."""
+def _judge(entry: "os.DirEntry[str]") -> tuple[bool, str | None]:
+    """Say whether an entry is a folder, and why it is left out; None where it is not."""
+    try:
+        is_folder, is_file = entry.is_dir(), entry.is_file()
+    except OSError as error:  # a link in a circle, or into a folder that may not be entered
+        is_folder = is_file = False
+        reason = (error.strerror or type(error).__name__).lower()
+    else:
+        reason = "a link to nothing" if entry.is_symlink() else "not a regular file"
     if entry.name.startswith("."):
-        return "hidden"
+        return is_folder, "hidden"
     if entry.name in _SYSTEM_NAMES:
-        return "left by the operating system"
+        return is_folder, "left by the operating system"
     try:
         entry.name.encode()
     except UnicodeEncodeError:
-        return "its name is not valid UTF-8; rename it"
-    if entry.is_dir() or entry.is_file():
-        return None
-    return "a link to nothing" if entry.is_symlink() else "not a regular file"
+        return is_folder, _NOT_UTF8
+    return is_folder, None if is_folder or is_file else reason

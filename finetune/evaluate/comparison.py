@@ -96,7 +96,7 @@ class Difference:
         accuracy: Difference of the accuracies.
         accuracy_interval: At 95 %; None where both are right on the same images.
         macro_f1: Difference of the macro F1.
-        macro_f1_interval: At 95 %; None where both give the same answers.
+        macro_f1_interval: At 95 %; None where it is not known, as where both answer the same.
         p_value: McNemar's.
         corrected_p_value: By Holm, over the runs compared.
         per_class: Of the classes that have images, in class order.
@@ -237,6 +237,10 @@ def _difference(reference: RunAnswers, run: RunAnswers, seed: int) -> Difference
         num_classes=len(run.classes),
         seed=seed,
     )
+    # Where resamples cannot differ, as where one run is always right, there is Newcombe's.
+    accuracy_interval = intervals.accuracy
+    if accuracy_interval is None and only_reference + only_run:
+        accuracy_interval = newcombe(counts)
     p_value = mcnemar(only_reference, only_run)
     return Difference(
         run=run.name,
@@ -244,7 +248,7 @@ def _difference(reference: RunAnswers, run: RunAnswers, seed: int) -> Difference
         num_only_run=only_run,
         num_only_reference=only_reference,
         accuracy=(only_run - only_reference) / len(run.labels),
-        accuracy_interval=intervals.accuracy,
+        accuracy_interval=accuracy_interval,
         macro_f1=_macro_f1(run) - _macro_f1(reference),
         macro_f1_interval=intervals.macro_f1,
         p_value=p_value,

@@ -130,11 +130,12 @@ def macro_f1_interval(
         seed: Seed of this function's own generator; the same seed gives the same interval.
 
     Returns:
-        Lower and upper end, in [0, 1]; None where every image is right or there is none: the
-        resamples would all be equal, and an interval of width 0 would say what nobody knows.
+        Lower and upper end, in [0, 1]; None where all images of each class are taken for one class,
+        as where every image is right: the resamples would all be equal, and an interval of width 0
+        would say what nobody knows.
     """
     support = confusion.sum(axis=1)  # (K,)
-    if confusion.trace() == support.sum():
+    if np.count_nonzero(confusion, axis=1).max(initial=0) < 2:
         return None
     generator = np.random.default_rng(seed)
     hits = np.zeros((num_resamples, len(confusion)))  # (resamples, K)

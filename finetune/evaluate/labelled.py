@@ -6,17 +6,21 @@ model holds: from a folder without parts, the test part is what the run carved o
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune.data.content import digest_of
+from finetune.data.decode import UnreadableImageError, open_image_file
 from finetune.data.index import index_source
-from finetune.data.split import read_split
+from finetune.data.split import EarlierSplit, read_split
 from finetune.data.words import counted
 from finetune.errors import DataError, join_names, nearest
-from finetune.types import Index, Sample, Split
+from finetune.runtime.paths import absolute_path
+from finetune.types import Index, Sample
 
 if TYPE_CHECKING:
     from finetune.model.bundle import Bundle
@@ -55,9 +59,10 @@ def read_labelled(source: str | Path, *, split: str, bundle: Bundle) -> Labelled
     index = _with_parts_of_run(whole, source, bundle)
     parts = sorted({str(sample.split) for sample in index.samples} - {"None"})
     if parts and split not in parts:
+        unseen = [part for part in parts if part != "train"]
         raise DataError(
             f"{source} has no part {split!r}; it has {join_names(parts)}",
-            hint=f"--split {parts[0]}",
+            hint=f"--split {unseen[0]}" if unseen else "give photos that it was not trained on",
         )
     samples = tuple(one for one in index.samples if not parts or one.split == split)
     if not any(sample.label in bundle.classes for sample in samples):
@@ -95,14 +100,11 @@ def _meant(name: str, classes: Sequence[str]) -> str:
 
 def _with_parts_of_run(index: Index, source: str | Path, bundle: Bundle) -> Index:
     """Give the samples the parts that they had when the model was trained on them."""
-    if Path(source).expanduser().resolve() != _trained_on(bundle):
+    if absolute_path(source).resolve() != _trained_on(bundle):
         return index
     file = bundle.folder.parent / "split.csv" if bundle.folder else None
     if file is not None and file.is_file():
-        parts: Mapping[str, Split] = read_split(file, index.root)
-        kept = (sample for sample in index.samples if sample.name in parts)
-        samples = tuple(replace(sample, split=parts[sample.name]) for sample in kept)
-        return replace(index, samples=samples)
+        return _with_parts(index, read_split(file))
     if not any(sample.split for sample in index.samples):
         raise DataError(
             f"the model was trained on photos of {source}, and split.csv, which says on which of "
@@ -110,6 +112,40 @@ def _with_parts_of_run(index: Index, source: str | Path, bundle: Bundle) -> Inde
             hint="name the run folder instead of its model, or give other photos",
         )
     return index
+
+
+def _with_parts(index: Index, earlier: EarlierSplit) -> Index:
+    """Give the samples the parts of a run; what has come or gone since is said.
+
+    A photo of another name is known by its content. A new one counts where the source itself puts
+    it into val or test.
+    """
+    samples, new = [], []
+    for sample in index.samples:
+        own = sample.split if sample.split in ("val", "test") else None
+        part = earlier.parts.get(sample.name) or earlier.parts_of_content.get(_digest(sample), own)
+        if part is None:
+            new.append(sample.name)
+        else:
+            samples.append(replace(sample, split=part))
+    gone = [name for name in earlier.parts if not os.path.lexists(index.root / name)]
+    said = list(index.warnings)
+    if new:
+        photos = counted(len(new), "photo", "is/are")
+        said.append(f"{photos} of no part of the run, left out: {join_names(new)}")
+    if gone:
+        photos = counted(len(gone), "photo")
+        said.append(f"{photos} of the run no longer found under that name: {join_names(gone)}")
+    return replace(index, samples=tuple(samples), warnings=tuple(said))
+
+
+def _digest(sample: Sample) -> str:
+    """Digest the content of a photo; empty where it cannot be read, as evaluation will say."""
+    try:
+        with open_image_file(sample.path) as file:
+            return digest_of(file)
+    except UnreadableImageError:
+        return ""
 
 
 def _trained_on(bundle: Bundle) -> Path | None:

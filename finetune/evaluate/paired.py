@@ -35,8 +35,9 @@ class DifferenceIntervals:
     """Intervals of the second model's figures less the first's, at 95 % unless asked otherwise.
 
     Attributes:
-        accuracy: None where both are right on the same images: there is nothing to resample.
-        macro_f1: None where both give the same answers.
+        accuracy: None where all resamples have the same, as where both are right on the same
+            images: there is nothing to resample.
+        macro_f1: None for the same reason, as where both give the same answers.
     """
 
     accuracy: Interval | None
@@ -149,13 +150,12 @@ def bootstrap_differences(
                 hits[model, :, true] += number * (answer == true)
     accuracy = np.diff(hits.sum(axis=2), axis=0)[0] / len(labels)
     first_f1, second_f1 = (macro_f1_of_counts(hits[m], taken[m], support) for m in (0, 1))
-    is_same_right = np.array_equal(first == labels, second == labels)
-    return DifferenceIntervals(
-        accuracy=None if is_same_right else percentiles(accuracy, level),
-        macro_f1=None
-        if np.array_equal(first, second)
-        else percentiles(second_f1 - first_f1, level),
-    )
+    return DifferenceIntervals(*(_ends(drawn, level) for drawn in (accuracy, second_f1 - first_f1)))
+
+
+def _ends(drawn: "NDArray[np.float64]", level: float) -> Interval | None:
+    """Give the percentiles of resamples (R,); None where all are the same."""
+    return percentiles(drawn, level) if np.ptp(drawn) > 0 else None
 
 
 def _correlation(counts: tuple[int, int, int, int]) -> float:

@@ -39,6 +39,7 @@ with compiler_deferred():
 
 from finetune.model.hub import weights_within_reach  # noqa: E402
 from finetune.model.state import fit_state  # noqa: E402
+from finetune.runtime.paths import absolute_path  # noqa: E402
 
 # What timm, torch and safetensors were seen to raise where a model cannot be made.
 BUILD_FAILURES = (
@@ -138,7 +139,9 @@ def rebuild_backbone(
 def canonical_name(name: str) -> str:
     """Make the folder of a `local-dir:` absolute, so that a recipe repeats from anywhere."""
     source, _, place = name.partition(":")
-    return f"local-dir:{Path(place).resolve()}" if source == "local-dir" and place else name
+    if source != "local-dir" or not place:
+        return name
+    return f"local-dir:{absolute_path(place).resolve()}"
 
 
 def data_config(model: TimmModel, *, is_test: bool) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from finetune.model.parts import (
     trained_code,
 )
 from finetune.model.tracing import TRACE_FAILURES, trace
+from finetune.runtime.device import plain_fp32
 from finetune.runtime.seeds import own_randomness
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def split_network(network: Network) -> Split | NoSplit:
     images = torch.randn(_NUM_IMAGES, *network.input_size, generator=generator)
     images = images.to(weight.device, weight.dtype)
     failures = []
-    with own_randomness(str(weight.device)):
+    with own_randomness(str(weight.device)), plain_fp32(str(weight.device)):
         for way in (_by_graph, _by_head_inputs, _by_features):
             try:
                 return way(network, images)

@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from finetune.components.heads import Head, LinearHead
+from finetune.components.pixels import MAX_PIXELS
 from finetune.components.preprocess import Preprocessing
 from finetune.errors import BackboneError, BundleError, join_names
 from finetune.model.backbone import create_backbone, save_config, why_not_loadable
@@ -63,6 +64,14 @@ class Bundle:
     document: Mapping[str, Any]
     folder: Path | None = None
     calibration: Calibration = field(default_factory=Calibration)
+
+    @property
+    def max_pixels(self) -> int:
+        """The most pixels of a photo that the run took: what it left out is left out ever after."""
+        recipe = self.document.get("recipe")
+        section = recipe.get("data") if isinstance(recipe, Mapping) else None
+        limit = section.get("max_pixels") if isinstance(section, Mapping) else None
+        return limit if isinstance(limit, int) and 0 < limit <= MAX_PIXELS else MAX_PIXELS
 
 
 def save_bundle(bundle: Bundle, folder: Path, *, head: Head | None = None) -> Bundle:
@@ -169,10 +178,7 @@ def load_bundle(path: str | Path, *, head: Head | None = None) -> Bundle:
 
 def _write(bundle: Bundle, folder: Path, head: Head) -> dict[str, Any]:
     """Write the three files of a bundle; give the document."""
-    # safetensors takes contiguous tensors only; training may have made them channels_last
-    network: Network = bundle.network.to(  # type: ignore[call-overload]
-        device="cpu", memory_format=torch.contiguous_format
-    )
+    network = bundle.network
     reason = why_not_loadable(network.backbone)
     if network.head is not None:
         reason = _why_head_is_ours(network, head)
@@ -212,12 +218,17 @@ def _why_head_is_ours(network: Network, head: Head) -> str:
 
 
 def _state(module: nn.Module) -> dict[str, Any]:
-    """Give the tensors of a network as safetensors wants them: contiguous and apart.
+    """Give the tensors of a network as safetensors wants them: contiguous and apart, on the CPU.
+
+    The network stays where it is: whoever predicts with it has it on a device.
 
     CoaT's blocks share layers, whose tensors stand in its state under several names; timm loads
     each name, so each is written.
     """
-    return {name: tensor.contiguous().clone() for name, tensor in module.state_dict().items()}
+    return {
+        name: tensor.to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in module.state_dict().items()
+    }
 
 
 def _rebuild(

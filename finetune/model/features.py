@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from finetune.components.pixels import MAX_PIXELS
 from finetune.data.decode import decode
 from finetune.data.loading import EvalImages, killed_workers_named, make_loader
 from finetune.model.family import describe_backbone
 from finetune.model.fuse import fused
 from finetune.model.parts import digest_of
-from finetune.model.store import StoreFullError, StoreKey, image_id, open_store
+from finetune.model.store import ALL_MEMORY, StoreFullError, StoreKey, image_id, open_store
 from finetune.model.store_key import device_kind
 from finetune.runtime.allocator import freed_memory_kept
 
@@ -66,7 +67,8 @@ def compute_features(
     work = _Pass(model, options, kept)
     try:
         return work.run(samples, label=label, place="disk", progress=progress)
-    except StoreFullError:
+    except StoreFullError:  # they are given in memory in any case
+        work = _Pass(model, replace(options, budgets=ALL_MEMORY), kept)
         return work.run(samples, label=label, place="memory", progress=progress)
 
 
@@ -115,7 +117,7 @@ class _Pass:
         preprocessing, options = self.model.preprocessing, self.options
         read = partial(
             decode,
-            max_pixels=options.max_pixels,
+            max_pixels=options.max_pixels or MAX_PIXELS,
             channels=preprocessing.channels,
             reduction=preprocessing.reduction,
         )

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from finetune.model.depth import is_batch_norm
+from finetune.runtime.device import plain_fp32
 
 __all__ = ["fused"]
 
@@ -44,12 +45,13 @@ def fused(network: NetworkT, input_size: tuple[int, int, int]) -> NetworkT:
     images = torch.randn(1, *input_size, generator=generator)
     images = images.to(next(network.parameters()).device)
     candidate = copy.deepcopy(network).eval()
-    pairs, expected = _observe(candidate, images)
-    if not pairs:
-        return network
-    for convolution, norm in pairs:
-        _fold(candidate, convolution, norm)
-    found = _tensors(candidate(images))
+    with plain_fp32(str(images.device)):
+        pairs, expected = _observe(candidate, images)
+        if not pairs:
+            return network
+        for convolution, norm in pairs:
+            _fold(candidate, convolution, norm)
+        found = _tensors(candidate(images))
     is_same = all(_is_close(one, other) for one, other in zip(found, expected, strict=True))
     return candidate if is_same else network
 

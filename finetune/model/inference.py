@@ -24,6 +24,7 @@ from finetune.model.family import find_family
 from finetune.model.fuse import fused
 from finetune.model.looks import measure_looks
 from finetune.runtime.allocator import freed_memory_kept
+from finetune.runtime.device import plain_fp32
 from finetune.types import Looks, Outputs
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class InferenceOptions:
         device: A torch device string.
         batch_size: Images at a time.
         workers: Processes that decode; 0 decodes in this one.
-        max_pixels: Images with more pixels are not decoded.
+        max_pixels: Images with more pixels are not decoded; None takes the limit of the run.
         precision: Of the network's layers, where autocast of torch allows it.
         keeps_features: Whether what enters the head is kept in the outputs.
         budgets: What features that are stored may take; None for the defaults.
@@ -66,7 +67,7 @@ class InferenceOptions:
     device: str = "cpu"
     batch_size: int = 32
     workers: int = 0
-    max_pixels: int = 178_956_970
+    max_pixels: int | None = None
     precision: Literal["fp32", "bf16"] = "fp32"
     keeps_features: bool = False
     budgets: Budgets | None = None
@@ -106,7 +107,8 @@ def predict(
     looks = _unknown_looks(len(items)) if are_looks_wanted else None
     network = ready(bundle.network, options.device)
     done = 0
-    with freed_memory_kept() if len(items) > 1 else nullcontext():
+    kept = freed_memory_kept() if len(items) > 1 else nullcontext()
+    with kept, plain_fp32(options.device):
         for positions, batch, reasons, sizes in _loader(bundle, items, options):
             errors.update(reasons)
             if positions:
@@ -184,7 +186,7 @@ class _Images(Dataset[Row]):
 
 def _loader(bundle: Bundle, items: Sequence[ImageLike], options: InferenceOptions) -> Any:
     """Load batches of (positions, uint8 images, reasons by position, sizes)."""
-    dataset = _Images(items, bundle.preprocessing, options.max_pixels)
+    dataset = _Images(items, bundle.preprocessing, options.max_pixels or bundle.max_pixels)
     workers = min(options.workers, len(items))
     require_shared_memory(workers)
     return DataLoader(

@@ -7,10 +7,12 @@ saved as the network; it runs the graph of the mode that the network is in.
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
+from types import CodeType
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ __all__ = ["FrozenPart", "TrainedPart", "digest_of", "frozen_code", "trained_cod
 
 _CONSTANT = "_tensor_constant"  # torch.fx's name of a tensor that forward code makes of numbers
 _SETTING_TYPES = (bool, float, int, str)
+_VERSIONED = ("builtins", "finetune", "peft", "timm", "torch", "torchvision", "typing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +176,7 @@ def digest_of(part: nn.Module, source: str, *, without: Iterable[nn.Module] = ()
         kind = type(module)
         settings = sorted(_settings(module))
         digest.update(f"{name}|{kind.__module__}.{kind.__qualname__}|{settings}".encode())
+        digest.update(_own_code(kind))
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         for own_name, tensor in own:
             digest.update(f"{own_name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
@@ -273,6 +277,28 @@ def _held(holder: nn.Module, key: object) -> Iterator[torch.Tensor]:
         for name, tensor in holder.named_buffers(recurse=False)
         if name.startswith(f"constant_{key}_")
     )
+
+
+def _own_code(kind: type[nn.Module]) -> bytes:
+    """Give the code of a person's own module; that of libraries is known by their versions.
+
+    Of what its methods call outside of the class nothing is known.
+    """
+    own = [one for one in kind.__mro__ if one.__module__.partition(".")[0] not in _VERSIONED]
+    methods = [value for one in own for value in vars(one).values() if inspect.isfunction(value)]
+    return repr([(method.__name__, _code_of(method.__code__)) for method in methods]).encode()
+
+
+def _code_of(code: CodeType) -> tuple[Any, ...]:
+    """Give what a function does, by its instructions, names and constants; not where it stands."""
+    return code.co_code, code.co_names, [*map(_constant, code.co_consts)]
+
+
+def _constant(value: Any) -> Any:
+    """Give a constant of code as what has the same text in every process."""
+    if isinstance(value, CodeType):
+        return _code_of(value)
+    return sorted(map(repr, value)) if isinstance(value, frozenset) else value
 
 
 def _settings(module: nn.Module) -> Iterator[tuple[str, str]]:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from finetune.runtime.records import Field, Records
 
 __all__ = [
+    "ALL_MEMORY",
     "ActivationStore",
     "Budgets",
     "Place",
@@ -76,6 +77,9 @@ class Budgets:
 
     disk_bytes: int = DEFAULT_CACHE_BYTES
     memory_share: float = 0.5
+
+
+ALL_MEMORY = Budgets(disk_bytes=0, memory_share=1.0)  # of what is needed in memory anyway
 
 
 def num_bytes_per_image(shapes: Sequence[Shape], dtype: Dtype) -> int:

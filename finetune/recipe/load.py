@@ -317,7 +317,7 @@ class _Reader:
         """Give a number, a truth value or nothing."""
         try:
             return self._constructor.construct_object(node)
-        except (ValueError, YAMLError):
+        except (LookupError, ValueError, YAMLError):
             return self._refuse(place, line, f"{node.value[:40]!r} cannot be read as a value")
 
     def _refuse(self, place: str, line: int, message: str) -> None:

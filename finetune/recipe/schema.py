@@ -18,6 +18,7 @@ from pydantic import (
 
 from finetune.components.augment import Augment, StandardAugment
 from finetune.components.heads import Head, LinearHead
+from finetune.components.pixels import MAX_PIXELS
 from finetune.components.policies import HeadPolicy
 from finetune.components.section import Number, Section, WholeNumber
 from finetune.components.trackers import TrackSection
@@ -109,8 +110,9 @@ class DataSection(Section):
         "auto", description="crop cuts the long side, pad keeps all pixels, squash distorts."
     )
     max_pixels: WholeNumber = Field(
-        178_956_970,  # Pillow's own limit against decompression bombs: 1 GiB at 3 bytes, twice over
+        MAX_PIXELS,
         ge=1,
+        le=MAX_PIXELS,
         description="Images with more pixels are left out, unread.",
     )
     follow_links: bool = Field(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from finetune.runtime.csv_text import csv_text
 from finetune.train.events import EpochEnded, Progressed, Resumed
 
 if TYPE_CHECKING:
@@ -79,13 +78,9 @@ class RunLog:
 
 def history_csv(epochs: Sequence[EpochEnded]) -> str:
     """Write epochs as CSV; an unknown figure is an empty cell."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(HISTORY_COLUMNS)
-    for epoch in epochs:
-        row = {name: _finite(value) for name, value in asdict(epoch).items()}
-        writer.writerow(["" if row[name] is None else row[name] for name in HISTORY_COLUMNS])
-    return stream.getvalue()
+    rows = [{name: _finite(value) for name, value in asdict(epoch).items()} for epoch in epochs]
+    cells = ([row[name] for name in HISTORY_COLUMNS] for row in rows)
+    return csv_text([HISTORY_COLUMNS, *cells])
 
 
 def _row(event: Event) -> dict[str, object]:

@@ -14,6 +14,7 @@ from io import BytesIO
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
+from finetune.components.pixels import MAX_PIXELS
 from finetune.errors import FinetuneError
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ __all__ = ["ClassMap", "Looker", "Maps", "PhotoMaps"]
 
 _BATCH = 16  # photos at a time
 _MOST_CELLS = 28  # of a side: finer than any network of a few hundred pixels sees
-_MAX_PIXELS = 178_956_970  # Pillow's own limit, and the default of data.max_pixels
 # What a network was seen to raise where it does not fit its input, or no memory is left.
 _FAILURES = (AttributeError, IndexError, KeyError, MemoryError, RuntimeError, TypeError, ValueError)
 
@@ -199,7 +199,7 @@ def _read(path: Path, preprocessing: Preprocessing) -> Image | None:
     reduction = preprocessing.model_copy(update={"decode": "reduced"}).reduction
     channels = preprocessing.channels
     try:
-        return decode(path, max_pixels=_MAX_PIXELS, channels=channels, reduction=reduction)
+        return decode(path, max_pixels=MAX_PIXELS, channels=channels, reduction=reduction)
     except UnreadableImageError:
         return None
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from io import StringIO
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from finetune.data.leaks import Leaks
 from finetune.errors import FinetuneError, RecipeError
@@ -22,10 +22,7 @@ from finetune.evaluate.slices import Slice
 from finetune.report.answers import Answers, read_answers
 from finetune.types import LeftOut
 
-if TYPE_CHECKING:
-    from finetune.recipe.schema import Recipe
-
-__all__ = ["Course", "Epoch", "Material", "Part", "read_material", "recipe_of"]
+__all__ = ["Asked", "Course", "Epoch", "Material", "Part", "asked_of", "read_material"]
 
 SCHEMA_VERSION = 1  # of metrics.json and of environment.json
 _KINDS = ("DataFound", "EpochEnded", "Resumed", "StageEnded", "Warned")  # events that are used
@@ -67,6 +64,21 @@ class Course:
     notes: Mapping[str, str]
     kept: tuple[str, int] | None
     num_resumed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the recipe of a run says that the report needs.
+
+    Attributes:
+        name: Of the recipe; None where there is none.
+        data: Folder or CSV that was trained on; None where it is not known.
+        maps: By which method maps are made, or `none`.
+    """
+
+    name: str | None
+    data: Path | None
+    maps: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +192,7 @@ def read_material(folder: Path) -> Material:
         raise _damaged(folder / "metrics.json", "it has the figures of no part")
     recipe = folder / "recipe.yaml"
     environment = folder / "environment.json"
-    asked = recipe_of(folder)
+    asked = asked_of(folder)
     return Material(
         folder=folder,
         document=document,
@@ -188,22 +200,32 @@ def read_material(folder: Path) -> Material:
         epochs=tuple(_read_epochs(folder / "history.csv")),
         course=_read_course(folder / "events.jsonl"),
         recipe=_read_text(recipe) if recipe.is_file() else None,
-        recipe_name=asked.name if asked else None,
-        data=Path(asked.data.path) if asked and asked.data.path else None,
-        maps=asked.report.maps if asked else _MAPS,
+        recipe_name=asked.name,
+        data=asked.data,
+        maps=asked.maps,
         environment=_read_json(environment) if environment.is_file() else {},
     )
 
 
-def recipe_of(folder: Path) -> Recipe | None:
-    """Read the recipe of a run; None where there is none, or parts of it come from Python."""
-    from finetune.recipe.load import load_recipe
+def asked_of(folder: Path) -> Asked:
+    """Read what the recipe of a run asked for, as far as it can be read."""
+    values = _recipe_values(folder)
+    data, report = values.get("data") or {}, values.get("report") or {}
+    path = data.get("path")
+    return Asked(values.get("name"), Path(path) if path else None, report.get("maps", _MAPS))
 
-    path = folder / "recipe.yaml"
+
+def _recipe_values(folder: Path) -> Mapping[str, Any]:
+    """Give the values of a recipe: of one with parts from Python as the model has them."""
+    from finetune.recipe.load import load_recipe
+    from finetune.recipe.values import to_values
+
+    path, saved = folder / "recipe.yaml", folder / "model" / "finetune.json"
     try:
-        return load_recipe(path) if path.is_file() else None
+        return to_values(load_recipe(path), is_complete=True) if path.is_file() else {}
     except RecipeError:
-        return None
+        recipe = _read_json(saved).get("recipe") if saved.is_file() else None
+        return recipe if isinstance(recipe, Mapping) else {}
 
 
 def _require_figures(folder: Path) -> None:

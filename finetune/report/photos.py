@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
+from finetune.components.pixels import MAX_PIXELS
 from finetune.data.decode import UnreadableImageError, decode
 
 __all__ = ["Photo", "photo_root", "read_photos"]
 
 SIDE_PX = 192  # of the longer side: sharp at the size of a card, also on a dense screen
 _QUALITY = 78  # of a JPEG of about 8 KB
-_MAX_PIXELS = 178_956_970  # Pillow's own limit, and the default of data.max_pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def _read(root: Path | None, name: str) -> Photo:
     if ".." in place.parts or not (root / place).is_relative_to(root) or "\0" in name:
         return Photo(name, None, reason="its name leads out of the data folder")
     try:
-        image = decode(root / place, max_pixels=_MAX_PIXELS, reduction=_is_enough)
+        image = decode(root / place, max_pixels=MAX_PIXELS, reduction=_is_enough)
     except UnreadableImageError as error:
         return Photo(name, None, reason=error.message)
     image = image.convert("RGB")

@@ -17,7 +17,7 @@ import numpy as np
 
 from finetune.errors import DataError, join_names
 from finetune.evaluate.answers import Cost, RunAnswers
-from finetune.report.material import recipe_of
+from finetune.report.material import asked_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,8 +57,7 @@ class FinishedRun:
 
     def data(self) -> Path | None:
         """Give the folder or CSV of its photos, as its recipe says; None where it does not."""
-        recipe = recipe_of(self.path)
-        return Path(recipe.data.path) if recipe and recipe.data.path else None
+        return asked_of(self.path).data
 
     def answers(self, split: str) -> RunAnswers:
         """Give what it says of the scored images of one part.

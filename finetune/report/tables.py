@@ -5,8 +5,7 @@ Notable choices:
 - A missing value is an empty cell in CSV and null in JSON; NaN is in neither.
 - Several values of one cell, the classes of a set, are joined by `|` in CSV and a list in JSON.
 - Floats have the fewest digits that give back the same float32 (probabilities) or float64.
-- CSV has `\n` line ends; a cell with a comma, a quote or any line break is quoted, a carriage
-  return included, which Python's csv module leaves bare where lines end in `\n`.
+- CSV is as `runtime/csv_text.py` has it.
 - A file name that is not valid text (bytes that the file system allows and UTF-8 does not) is
   written with `\udcXX` in their place, so that the tables stay valid UTF-8.
 """
@@ -32,6 +31,7 @@ from finetune.evaluate.result import (
 )
 from finetune.evaluate.slices import Slice
 from finetune.model.calibration import Calibration
+from finetune.runtime.csv_text import csv_text, quoted
 from finetune.runtime.files import write_with
 from finetune.types import Outputs
 
@@ -134,7 +134,9 @@ def metrics_document(
 
 
 def write_tables(results: Mapping[str, EvalResult], folder: Path, *, header: MetricsHeader) -> None:
-    """Write `metrics.json` and four tables: classes, confusion, predictions and slices.
+    """Write four tables (classes, confusion, predictions, slices), and `metrics.json` last.
+
+    Where that stands a run is finished, so all of it has to stand there by then.
 
     Args:
         results: By split, in the order of the tables.
@@ -145,8 +147,6 @@ def write_tables(results: Mapping[str, EvalResult], folder: Path, *, header: Met
         FinetuneError: A file cannot be written; the sentence says why.
     """
     document = metrics_document(results, header=header)
-    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1)
-    _write_lines(folder / "metrics.json", iter([text + "\n"]))
     tables = {
         "per_class.csv": [_with_split(result) for result in results.values()],
         "confusion_matrix.csv": [_confusion_table(result) for result in results.values()],
@@ -155,6 +155,8 @@ def write_tables(results: Mapping[str, EvalResult], folder: Path, *, header: Met
     }
     for name, frames in tables.items():
         _write_lines(folder / name, _csv_lines(frames))
+    text = json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1)
+    _write_lines(folder / "metrics.json", iter([text + "\n"]))
 
 
 def prediction_frame(outputs: Outputs, *, top_k: int | None = None) -> "pd.DataFrame":
@@ -357,7 +359,7 @@ def _csv_lines(frames: Sequence["pd.DataFrame"]) -> Iterator[str]:
     """Write frames of equal columns under one header, some rows at a time."""
     for number, frame in enumerate(frames):
         if not number:
-            yield ",".join(_quoted(str(name)) for name in frame.columns) + "\n"
+            yield csv_text([frame.columns])
         for part in _parts(frame):
             columns = [_cells(part.iloc[:, place]) for place in range(part.shape[1])]
             yield "".join(",".join(row) + "\n" for row in zip(*columns, strict=True))
@@ -377,19 +379,10 @@ def _cells(column: "pd.Series") -> list[str]:
         return cells
     gone = column.isna()
     return [
-        "" if missing else _quoted(_text(value))
-        for value, missing in zip(column, gone, strict=True)
+        "" if missing else quoted(_text(value)) for value, missing in zip(column, gone, strict=True)
     ]
 
 
 def _text(value: object) -> str:
     """Write a value as one text; several are joined by |."""
     return "|".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _quoted(text: str) -> str:
-    """Quote a cell that would otherwise not be one cell (RFC 4180)."""
-    if not any(mark in text for mark in ',"\r\n'):
-        return text
-    doubled = text.replace('"', '""')
-    return f'"{doubled}"'

@@ -8,7 +8,10 @@ from __future__ import annotations
 import os
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
+from typing import Any
 
 from finetune.errors import DISTRIBUTION, FinetuneError
 from finetune.types import Choice, MachineFacts
@@ -21,6 +24,7 @@ __all__ = [
     "machine_facts",
     "may_compute",
     "peak_memory_mib",
+    "plain_fp32",
     "require_one_process",
 ]
 
@@ -80,6 +84,29 @@ def choose_device(wanted: str = "auto") -> Choice[str]:
             hint="use --device auto",
         )
     return Choice(f"cuda:{index}" if wanted.startswith("cuda") else wanted, "as asked for")
+
+
+@contextmanager
+def plain_fp32(device: str) -> Iterator[None]:
+    """Let a GPU compute fp32 as fp32 for a while: TF32, which cuDNN else takes, has 10 bits.
+
+    Args:
+        device: A torch device string; others than CUDA have no such arithmetic.
+    """
+    if not device.startswith("cuda"):
+        yield
+        return
+    import torch
+
+    cudnn: Any = torch.backends.cudnn
+    is_new = hasattr(cudnn, "conv")  # torch 2.9; the names before may not be mixed with it
+    places: list[Any] = [cudnn.conv if is_new else cudnn, torch.backends.cuda.matmul]
+    name, plain = ("fp32_precision", "ieee") if is_new else ("allow_tf32", False)
+    with ExitStack() as stack:
+        for place in places:
+            stack.callback(setattr, place, name, getattr(place, name))
+            setattr(place, name, plain)
+        yield
 
 
 def require_one_process() -> None:

@@ -17,14 +17,17 @@ __all__ = [
 GIB = 1 << 30
 _MEMINFO = Path("/proc/meminfo")
 _SHM = Path("/dev/shm")
-# Limit and use of a container, version 2 and version 1 of control groups.
+# Limit, use and statistics of a container, version 2 and version 1 of control groups, with the
+# statistic of what is used for files and given back when it is needed.
 _GROUPS = (
-    (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")),
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
     (
-        Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-        Path("/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+        Path("/sys/fs/cgroup/memory"),
+        *("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ),
 )
+_UNKNOWN_SHARE = 4  # where a system does not say what is free, one part in so many counts as free
+_UNKNOWN_BYTES = 2 * GIB  # the same where it does not even say what there is
 
 
 def free_disk(folder: Path) -> int:
@@ -36,16 +39,17 @@ def free_disk(folder: Path) -> int:
 
 
 def free_memory() -> int:
-    """Give the bytes of memory that can be had without swapping; 0 where that is unknown.
+    """Give the bytes of memory that can be had without swapping, on the safe side where unknown.
 
     What the kernel would give back (its cache of files) counts as free, and a container's limit
     counts where it is lower.
     """
     free = _meminfo_free()
-    for limit_path, used_path in _GROUPS:
-        limit, used = _read_int(limit_path), _read_int(used_path)
+    for folder, limit_name, used_name, cached_name in _GROUPS:
+        limit, used = _read_int(folder / limit_name), _read_int(folder / used_name)
         if limit is not None and used is not None:
-            free = min(free, max(0, limit - used))
+            cached = _read_statistic(folder / "memory.stat", cached_name)
+            free = min(free, max(0, limit - max(0, used - cached)))
     return free
 
 
@@ -92,10 +96,21 @@ def _meminfo_free() -> int:
 
 
 def _free_pages() -> int:
-    """Count the bytes of free pages where the system tells; 0 elsewhere."""
+    """Count the bytes of free pages; a part of all pages on macOS, which does not say, or less."""
+    for name, share in (("SC_AVPHYS_PAGES", 1), ("SC_PHYS_PAGES", _UNKNOWN_SHARE)):
+        try:
+            return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") // share
+        except (AttributeError, OSError, ValueError):
+            continue
+    return _UNKNOWN_BYTES
+
+
+def _read_statistic(path: Path, name: str) -> int:
+    """Read a number from lines of names and numbers; 0 where it is absent."""
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
+        lines = (line.split() for line in path.read_text(encoding="ascii").splitlines())
+        return next(int(line[1]) for line in lines if line[:1] == [name])
+    except (OSError, ValueError, IndexError, StopIteration):
         return 0
 
 

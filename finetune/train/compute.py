@@ -60,6 +60,7 @@ class Computing:
         frozen: What is computed.
         place: Where it is stored.
         held: Closes the stores when the stage is over.
+        budgets: What stores may take; None for what the recipe lets them take.
 
     Attributes:
         num_computed: Views that were computed.
@@ -73,11 +74,13 @@ class Computing:
         *,
         place: Literal["memory", "disk"],
         held: ExitStack,
+        budgets: Budgets | None = None,
     ) -> None:
         self._session = session
         self._frozen = frozen
         self._place = place
         self._held = held
+        self._budgets = budgets or budgets_of(session.recipe)
         self._stores: dict[bool, ActivationStore] = {}
         self.num_computed = 0
         self.num_found = 0
@@ -115,7 +118,7 @@ class Computing:
                 self._frozen.shapes,
                 label=recipe.model.backbone,
                 place=self._place if is_known else "memory",
-                budgets=budgets_of(recipe),
+                budgets=self._budgets,
             )
             self._stores[is_plain] = self._held.enter_context(store)
         return self._stores[is_plain]

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from finetune.components.metrics import is_loss
+from finetune.errors import TrainingError
 from finetune.runtime.interrupts import interrupts_deferred
 from finetune.torchvision_ops import register_missing_ops
 from finetune.train.checkpoint import Keeper
@@ -46,6 +47,7 @@ class Course:
         best: The best figure that early stopping has seen.
         num_waited: Epochs since.
         note: How the stage ended; empty while it goes on.
+        is_stored: Whether its frozen layers are computed once; None until that is known.
     """
 
     stage_index: int
@@ -54,6 +56,7 @@ class Course:
     best: float = UNKNOWN
     num_waited: int = 0
     note: str = ""
+    is_stored: bool | None = None
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Course:
@@ -86,11 +89,14 @@ def train_stage(
         A note on how it ended; empty where it ran its epochs.
 
     Raises:
-        TrainingError: The loss is not finite, or memory does not suffice.
+        TrainingError: The loss or the weights are not finite, or memory does not suffice.
     """
     course = Course(stage_index)
+    if session.resumed is not None:
+        course = Course.read(session.resumed["course"])
     with ExitStack() as held:
-        found = compute_once(session, stage, held)
+        found = compute_once(session, stage, held, was_stored=course.is_stored)
+        course.is_stored = found.value is not None
         if found.reason:
             session.on_event(FrozenLayers(stage.name, found.value is not None, found.reason))
             if found.value is None and session.recipe.training.manifold_mixup:
@@ -98,7 +104,6 @@ def train_stage(
         work = _prepare(session, stage, freezing, found.value)
         if session.resumed is not None:
             restore_stepper(work.stepper, session.resumed)
-            course = Course.read(session.resumed["course"])
             session.resumed = None
         _train(session, stage, work, course)
     return course.note
@@ -113,7 +118,7 @@ def _train(session: Session, stage: ResolvedStage, work: _Work, course: Course) 
         _run_epoch(session, work, course, keeper)
         weights = stepper.ema.module if stepper.ema is not None else session.network
         with keeper.interruptions_saved():
-            figures = _validate(session, work)
+            figures = _validate(session, work, stage=stage.name, epoch=course.epoch)
         session.num_steps += course.tally.num_steps
         epoch = Epoch(
             stage=stage.name,
@@ -248,9 +253,20 @@ def _make_ema(session: Session) -> Any:
     return ModelEmaV3(session.network, decay=session.recipe.training.ema, use_warmup=True)
 
 
-def _validate(session: Session, work: _Work) -> dict[str, float]:
-    """Compute the validation figures of the weights; none where there is no validation part."""
+def _validate(session: Session, work: _Work, *, stage: str, epoch: int) -> dict[str, float]:
+    """Compute the validation figures of the weights; none where there is no validation part.
+
+    Raises:
+        TrainingError: The weights have diverged.
+    """
     if work.val is None:
         return {}
     report = progress_events("val", session.on_event)
-    return figures_of(*validate(work.stepper, work.judged, work.val, progress=report))
+    probs, labels = validate(work.stepper, work.judged, work.val, progress=report)
+    if not np.isfinite(probs).all():
+        raise TrainingError(
+            f"what the network says of validation is not finite after stage {stage!r}, epoch "
+            f"{epoch}: its weights have diverged",
+            hint="lower the stage's lr, or give training.clip_norm: 1.0",
+        )
+    return figures_of(probs, labels)

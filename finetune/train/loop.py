@@ -237,7 +237,9 @@ def _pieces(stepper: Stepper, batch: Batch, number: int) -> Iterator[Piece]:
         return
     weights = getattr(stepper.loss, "weight", None)
     mass = torch.ones(len(targets)) if weights is None or targets.ndim > 1 else weights[targets]
-    for rows in torch.arange(len(targets), device=targets.device).tensor_split(number):
+    # The last batch of an epoch may have fewer images than there are pieces: none is left empty.
+    pieces = min(number, len(targets))
+    for rows in torch.arange(len(targets), device=targets.device).tensor_split(pieces):
         some = _rows(inputs, rows)
         yield Piece(some, targets[rows], float(mass[rows.to(mass.device)].sum() / mass.sum()))
 

@@ -11,21 +11,22 @@ For that pass frozen batch normalisations are folded into their convolutions (`m
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from finetune.errors import TrainingError
 from finetune.model.boundary import NoSplit, Split, split_network
 from finetune.model.fuse import fused
 from finetune.model.store import StoreFullError, choose_place, num_bytes_per_image
 from finetune.runtime.space import free_disk, free_memory
-from finetune.runtime.stores import stores_folder
+from finetune.runtime.stores import list_stores, stores_folder
 from finetune.train.compute import DTYPES, Computing, Frozen, budgets_of
 from finetune.train.stored import FromStored, StoredViews, ViewSampler, stored_loader
 from finetune.types import Choice
 
 if TYPE_CHECKING:
-    from contextlib import ExitStack
-
+    from finetune.model.store import Place
     from finetune.recipe.schema import ResolvedRecipe, ResolvedStage
     from finetune.train.session import Session
 
@@ -51,20 +52,28 @@ class Once:
     sampler: ViewSampler
 
 
-def compute_once(session: Session, stage: ResolvedStage, held: ExitStack) -> Choice[Once | None]:
+def compute_once(
+    session: Session, stage: ResolvedStage, held: ExitStack, *, was_stored: bool | None = None
+) -> Choice[Once | None]:
     """Compute what the frozen layers of a stage give, unless it is stored already.
 
     Args:
         session: Its network is frozen, and in its modes, as the stage says.
         stage: The stage that begins.
         held: Closes the stores when the stage is over.
+        was_stored: What it did before it was interrupted, whatever room there was; else None.
 
     Returns:
         What to train from, and the sentence about it; None with the reason for the plain way, which
         is empty where nothing but the plain way was asked for.
+
+    Raises:
+        TrainingError: There is no room any more for what the interrupted stage trained from.
     """
     if not stage.views:
         return Choice(None, "")
+    if was_stored is False:
+        return Choice(None, "as before the interruption")
     inputs = session.inputs
     reason = why_plain(
         session.recipe, train_size=inputs.train_size, input_size=session.network.input_size
@@ -74,28 +83,24 @@ def compute_once(session: Session, stage: ResolvedStage, held: ExitStack) -> Cho
     split = split_network(session.network)
     if isinstance(split, NoSplit):
         return Choice(None, split.reason)
-    precision = session.recipe.runtime.frozen_precision
-    place = choose_place(
-        len(inputs.train_part.samples) + inputs.num_val,
-        stage.views,
-        num_bytes_per_image(split.shapes, DTYPES[precision]),
-        free_disk=free_disk(stores_folder()),
-        free_memory=free_memory(),
-        budgets=budgets_of(session.recipe),
-    )
+    place = _place(session, stage, split, was_stored=bool(was_stored))
     if place.value == "none":
         return Choice(None, place.reason)
     frozen = Frozen(
         fused(split.frozen, session.network.input_size),
         shapes=split.shapes,
         digest=f"{split.digest} fused",
-        precision=precision,
+        precision=session.recipe.runtime.frozen_precision,
     )
-    work = Computing(session, frozen, place=place.value, held=held)
     try:
-        train = work.views(inputs.train_part, num_views=stage.views)
-        val = None if inputs.val_part is None else work.views(inputs.val_part, num_views=1)
+        work, train, val = _views(session, stage, frozen, place=place.value, held=held)
     except StoreFullError as error:
+        if was_stored:
+            raise TrainingError(
+                f"stage {stage.name!r} trained from stored activations before it was interrupted, "
+                f"and there is no room for them any more: {error.message}",
+                hint="make room: finetune cache ls shows what is stored",
+            ) from error
         return Choice(None, error.message)
     order = ViewSampler(train, inputs.sampler, session.recipe.seed)
     once = Once(
@@ -107,6 +112,60 @@ def compute_once(session: Session, stage: ResolvedStage, held: ExitStack) -> Cho
     )
     counts = f"{work.num_computed} views computed, {work.num_found} were there"
     return Choice(once, f"{split.reason}; {place.reason}; {counts}")
+
+
+def _place(
+    session: Session, stage: ResolvedStage, split: Split, *, was_stored: bool
+) -> Choice[Place]:
+    """Choose where what crosses the boundary is stored, by the room that there is now."""
+    inputs, recipe = session.inputs, session.recipe
+    # A run like this one may have stored it already: what is there need not be written again.
+    stored = _num_bytes_stored(recipe.model.backbone)
+    place = choose_place(
+        len(inputs.train_part.samples) + inputs.num_val,
+        stage.views,
+        num_bytes_per_image(split.shapes, DTYPES[recipe.runtime.frozen_precision]),
+        free_disk=free_disk(stores_folder()) + stored,
+        free_memory=free_memory(),
+        budgets=budgets_of(recipe),
+    )
+    if place.value == "none" and was_stored:  # room may be short of what it stored itself
+        return Choice("disk", "on disk, as before the interruption")
+    return place
+
+
+def _views(
+    session: Session,
+    stage: ResolvedStage,
+    frozen: Frozen,
+    *,
+    place: Literal["memory", "disk"],
+    held: ExitStack,
+) -> tuple[Computing, StoredViews, StoredViews | None]:
+    """Compute the views of training and validation; in memory where the disk is full after all.
+
+    Raises:
+        StoreFullError: There is no room for them; nothing of them is kept open.
+    """
+    inputs = session.inputs
+    with ExitStack() as opened:
+        work = Computing(session, frozen, place=place, held=opened)
+        try:
+            train = work.views(inputs.train_part, num_views=stage.views)
+            val = None if inputs.val_part is None else work.views(inputs.val_part, num_views=1)
+        except StoreFullError:
+            if place == "memory":
+                raise
+        else:
+            held.enter_context(opened.pop_all())
+            return work, train, val
+    return _views(session, stage, frozen, place="memory", held=held)
+
+
+def _num_bytes_stored(backbone: str) -> int:
+    """Count what stands in the stores of a backbone."""
+    found = list_stores(stores_folder())
+    return sum(info.num_bytes for info in found if info.label == backbone)
 
 
 def why_plain(

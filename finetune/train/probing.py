@@ -12,7 +12,7 @@ import torch
 from finetune.errors import Problem, RecipeError
 from finetune.model.fuse import fused
 from finetune.model.parts import digest_of
-from finetune.model.store import StoreFullError
+from finetune.model.store import ALL_MEMORY, StoreFullError
 from finetune.train.compute import Computing, Frozen
 from finetune.train.linear import Features, LinearModel
 from finetune.train.probe import fit_probe
@@ -40,7 +40,7 @@ def fit_stage(session: Session, stage: ResolvedStage) -> str:
     inputs, network = session.inputs, session.network
     try:
         train, val, counts = _features(session, place="disk")
-    except StoreFullError:
+    except StoreFullError:  # the probe needs them in memory in any case
         train, val, counts = _features(session, place="memory")
     training = session.recipe.training
     balanced = training.class_weights == "balanced" or training.sampler == "balanced"
@@ -88,7 +88,8 @@ def _features(
         precision=session.recipe.runtime.frozen_precision,
     )
     with ExitStack() as held:
-        work = Computing(session, frozen, place=place, held=held)
+        budgets = ALL_MEMORY if place == "memory" else None
+        work = Computing(session, frozen, place=place, held=held, budgets=budgets)
         parts = [
             Features(np.empty((0, *shape), np.float32), np.empty(0, np.int64))
             if part is None

@@ -16,8 +16,8 @@ Row = dict[str, Any]
 def summarise(rows: Sequence[Row]) -> list[Row]:
     """Give one row for each set, job and contender, in the order in which they come.
 
-    `loop_factor` and `wall_factor` say how many times less time it took than the fastest peer;
-    `loop_of_floor` and `wall_of_floor` how many times more than the fastest floor.
+    `loop_factor` and `wall_factor` say how many times less time it took than the fastest peer of
+    the round; `loop_of_floor` and `wall_of_floor` how many times more than its fastest floor.
     """
     found = []
     for data, job in _distinct((row["data"], row["job"]) for row in rows):
@@ -28,22 +28,15 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
 
 
 def fastest(rows: Sequence[Row], kind: str, measure: str) -> list[Row]:
-    """Give the rows of the fastest contender of a kind; none where there is none.
-
-    It is the one that was least behind the fastest of its rounds, by the median over the rounds
-    that it took part in: rounds may be of different machines.
-    """
-    candidates = [row for row in rows if row["kind"] == kind and row[measure] is not None]
-    least: dict[Any, float] = {}
-    for row in candidates:
-        least[_round(row)] = min(row[measure], least.get(_round(row), row[measure]))
-    named = _distinct(row["contender"] for row in candidates)
-    groups = [[row for row in candidates if row["contender"] == name] for name in named]
-    return min(
-        groups,
-        key=lambda group: statistics.median(row[measure] / least[_round(row)] for row in group),
-        default=[],
-    )
+    """Give the fastest row of a kind in each round that has one: who it is may differ by round."""
+    found: dict[Any, Row] = {}
+    for row in rows:
+        if row["kind"] != kind or row[measure] is None:
+            continue
+        best = found.setdefault(_round(row), row)
+        if row[measure] < best[measure]:
+            found[_round(row)] = row
+    return list(found.values())
 
 
 def median_ratio(above: Sequence[Row], below: Sequence[Row], measure: str) -> float | None:

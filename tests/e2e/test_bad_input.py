@@ -123,6 +123,32 @@ CASES = [
         "",
     ),
     (["--data", "photos", "--set", "stages.1.optimizer=adamm"], 2, "adamm", "adam"),
+    (["--data", "photos", "--set", 'seed=!!int ""'], 2, "seed", "cannot be read as a value"),
+    (
+        [
+            *("--data", "photos", "--set"),
+            "stages.1.optimizer={name: adamw, options: {betas: [0.9]}}",
+        ],
+        2,
+        "stages.1.optimizer",
+        "adamw cannot be made",
+    ),
+    (
+        [
+            *("--data", "photos", "--set"),
+            "augment={kind: albumentations, transforms: [{name: OneOf, transforms: "
+            "[{name: HorizontalFlip, p: 0}]}]}",
+        ],
+        2,
+        "augment",
+        "OneOf",
+    ),
+    (
+        [*RANDOM_VIT, "evaluate.select_by=val_top_5_accuracy"],
+        2,
+        "evaluate.select_by: val_top_5_accuracy is undefined for these validation photos",
+        "val_macro_f1 is always defined",
+    ),
     (["--data", "photos", "--device", "cuda:9"], 1, "device cuda:9 is not there", "auto"),
     (["--data", "photos", "--out", "photos"], 1, "exists and is not empty", "--overwrite"),
     (["--data", "photos", "--weights", "no.safetensors"], 4, "there is no weights file", "check"),

@@ -1,5 +1,6 @@
 """`Classifier` keeps scikit-learn's estimator contract, over paths."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -138,3 +139,38 @@ def test_wrong_recipe_is_told_when_fitting(tiny_folder: Path) -> None:
     with pytest.raises(RecipeError, match="stages") as caught:
         make(recipe={"stages": [{"name": "a", "train": "haed"}]}).fit(tiny_folder)
     assert "head" in str(caught.value)
+
+
+def test_a_missing_label_is_no_class(pairs: tuple[list[Path], list[str]]) -> None:
+    with pytest.raises(DataError, match="1 path has no label"):
+        make().fit(pairs[0], [None, *pairs[1][1:]])
+
+
+def test_labels_are_scored_as_they_are_learned(
+    fitted: Classifier, pairs: tuple[list[Path], list[str]]
+) -> None:
+    assert fitted.score(pairs[0], [f" {label} " for label in pairs[1]]) == 1.0
+
+
+def test_a_folder_or_a_csv_stands_for_its_files(
+    fitted: Classifier, tiny_folder: Path, tmp_path: Path
+) -> None:
+    table = fitted.predict_table(tiny_folder / "blue")
+    files = sorted((tiny_folder / "blue").iterdir())
+    assert table["path"].tolist() == [str(path) for path in files]
+    shutil.copy(files[0], tmp_path / "1.png")
+    (tmp_path / "p.csv").write_text("path,label\n1.png,x\n")
+    assert fitted.predict(tmp_path / "p.csv").tolist() == ["blue"]
+
+
+def test_what_is_fitted_again_names_the_photos_that_it_was_given(
+    fitted: Classifier, pairs: tuple[list[Path], list[str]], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(pairs[0][0].parents[1], tmp_path / "other")
+    paths = [folder / path.parent.name / path.name for path in pairs[0]]
+    again = load(fitted.run_.folder, device="cpu").set_params(out=tmp_path / "run")
+    again.fit(paths, pairs[1])
+    assert again.run_.recipe.data.path == str(folder)
+    assert again.bundle_.document["recipe"]["data"]["path"] == str(folder)
+    again = Classifier(recipe=fitted.run_.folder / "recipe.yaml", out=tmp_path / "next")
+    assert again.fit(paths, pairs[1]).run_.recipe.data.path == str(folder)

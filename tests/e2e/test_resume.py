@@ -180,3 +180,22 @@ def test_an_interruption_waits_for_the_step_and_saves_it(make: Make, tmp_path: P
     (at,) = [event for event in told if isinstance(event, Resumed)]
     assert (at.stage, at.epoch, at.num_batches) == ("full", 1, 2)
     assert_same(resumed, run(recipe, out=tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("has_room_at_first", [True, False])
+def test_frozen_layers_are_computed_once_or_not_as_before_whatever_room_there_is(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_room_at_first: bool
+) -> None:
+    def set_room(has_room: bool) -> None:
+        for name in ("free_disk", "free_memory"):
+            monkeypatch.setattr(
+                f"finetune.train.once.{name}", lambda *_: 100 << 30 if has_room else 0
+            )
+        monkeypatch.setattr("finetune.train.once._num_bytes_stored", lambda backbone: 0)
+
+    recipe = make(stages=STAGES[:2])
+    set_room(has_room_at_first)
+    whole = run(recipe, out=tmp_path / "whole")
+    assert ending(recipe, tmp_path / "cut", after=4)
+    set_room(not has_room_at_first)
+    assert_same(run(recipe, out=tmp_path / "cut", resume=True), whole)

@@ -223,3 +223,22 @@ def test_loss_that_leaves_the_numbers_stops_before_the_step(
     )
     assert caught.value.hint == "lower the stage's lr, or give training.clip_norm: 1.0"
     assert caught.value.exit_code == 5
+
+
+def test_weights_that_answer_nothing_finite_in_validation_are_named(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    from finetune.model.backbone import create_backbone
+
+    start = create_backbone("test_resnet", pretrained=False).state_dict()
+    start["bn1.running_var"].fill_(-1e6)  # plays no part in the steps of training
+    save_file(start, tmp_path / "w.safetensors")
+    with pytest.raises(TrainingError) as caught:
+        make_run(
+            model={"backbone": "test_resnet", "weights": str(tmp_path / "w.safetensors")},
+            stages=[{"name": "full", "train": "all", "epochs": 2, "batch_norm": "trained"}],
+        )
+    assert "is not finite after stage 'full', epoch 1: its weights have diverged" in str(
+        caught.value
+    )
+    assert caught.value.exit_code == 5

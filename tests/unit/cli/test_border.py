@@ -148,3 +148,8 @@ def test_a_name_that_is_no_text_is_shown_escaped() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert finished.stdout == "a\\udcffb\n"
+
+
+def test_a_name_cannot_act_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    guarded(failing(FinetuneError("no \x1b[2Jx\r", hint="\x1b[1m")), debug=False)
+    assert capsys.readouterr().err == "error: no \\x1b[2Jx\\r\nhint: \\x1b[1m\n"

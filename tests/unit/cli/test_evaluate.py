@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 
 def test_the_photos_of_the_run_keep_its_parts(made: Any, call: Callable[..., Any]) -> None:
     document = json.loads(
@@ -121,3 +123,32 @@ def test_a_folder_with_some_known_classes_and_some_others_is_scored_by_the_known
         "purple (12 images)",
     ]
     assert "2 classes without an image: blue, green" in figures["warnings"]
+
+
+def test_photos_that_came_went_and_moved_since_the_run_are_told(
+    tiny_folder: Path, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    data = tmp_path / "photos"
+    for number, path in enumerate(sorted(tiny_folder.glob("*/*.png"))):
+        part = "train" if number % 3 else "val"
+        place = data / part / path.parent.name / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    flags = ["--recipe", "probe", "--backbone", "test_vit", "--no-pretrained"]
+    run = tmp_path / "run"
+    assert call("run", "--data", str(data), "--out", str(run), *flags).code == 0
+    answer = call("evaluate", str(run), "--data", str(data))
+    assert "has no part 'test'; it has train, val" in answer.err
+    assert "hint: --split val" in answer.err
+    # A new test part: one photo that nobody has seen, and one that moved there from train.
+    test = data / "test" / "blue"
+    test.mkdir(parents=True)
+    Image.new("RGB", (24, 24), (9, 9, 200)).save(test / "new.png")
+    moved = next((data / "train" / "blue").iterdir())
+    moved.rename(test / "moved.png")
+    answer = call("evaluate", str(run), "--data", str(data), "--json")
+    part = json.loads(answer.out)["splits"]["test"]
+    assert part["num_samples"] == 1
+    assert part["warnings"][0] == (
+        f"1 photo of the run no longer found under that name: train/blue/{moved.name}"
+    )

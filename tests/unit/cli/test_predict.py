@@ -79,7 +79,8 @@ def test_a_dash_reads_paths_from_stdin(
     made: Any, photo: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Any]
 ) -> None:
     other = photo.with_name("red_01.png")
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{other}\n\n{photo}\n"))
+    text = f"{other}\r\n\n{photo}\n".encode()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
     rows = json.loads(call("predict", str(made.folder), "-", "--json").out)
     assert [row["path"] for row in rows] == [str(other), str(photo)]
 
@@ -146,3 +147,31 @@ def test_a_folder_that_is_no_model_is_refused(
         f"error: {tmp_path / 'none'} is no saved model: it does not exist\n"
         "hint: name a run folder, or its model/ folder\n"
     )
+
+
+def test_names_from_stdin_may_have_any_bytes_but_the_end_of_a_line(
+    made: Any, photo: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Any]
+) -> None:
+    text = f"{photo}\n".encode() + b"caf\xe9.png\nx\x0by\xe2\x80\xa8.png\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text), encoding="utf-8"))
+    rows = json.loads(call("predict", str(made.folder), "-", "--json").out)
+    assert [row["path"] for row in rows] == [str(photo), "caf\udce9.png", "x\x0by\u2028.png"]
+
+
+def test_the_folder_of_the_table_is_made(
+    made: Any, photo: Path, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    out = tmp_path / "new" / "folder" / "answers.csv"
+    assert call("predict", str(made.folder), str(photo), "--out", str(out)).code == 0
+    assert out.is_file()
+
+
+@pytest.mark.parametrize("command", [["predict", "x", "y"], ["check", "x"], ["compare", "x", "y"]])
+@pytest.mark.parametrize("out", [".", "/", "answers.xlsx"])
+def test_a_file_of_another_ending_is_a_sentence(
+    call: Callable[..., Any], command: list[str], out: str
+) -> None:
+    answer = call(*command, "--out", out)
+    assert answer.code == 2
+    assert answer.err.startswith(f"error: --out {out} must end in .")
+    assert "hint: --out " in answer.err

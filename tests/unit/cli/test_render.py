@@ -1,6 +1,7 @@
 """Tables, figures and progress, on a terminal and where there is none."""
 
 import io
+import json
 
 import pytest
 
@@ -195,3 +196,19 @@ def test_a_dumb_terminal_gets_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = Terminal()
     Screen(stream).progress("training", 1, 100, 25.0)
     assert stream.getvalue() == ""
+
+
+def test_names_in_lines_and_warnings_are_escaped() -> None:
+    stream = io.StringIO()
+    screen = Screen(stream)
+    screen.line("one\ntwo \x1b[2J")
+    screen.warn("a\nerror: b")
+    assert stream.getvalue() == "one\ntwo \\x1b[2J\nwarning: a\\nerror: b\n"
+
+
+def test_json_is_json_in_every_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="cp1252", errors="backslashreplace")
+    monkeypatch.setattr("sys.stdout", stream)
+    print_json({"name": "🐈é"})
+    stream.flush()
+    assert json.loads(stream.buffer.getvalue()) == {"name": "🐈é"}  # type: ignore[attr-defined]

@@ -219,3 +219,17 @@ def test_ctrl_c_before_the_run_folder_is_made_says_so(
     monkeypatch.setattr("finetune.pipeline.plan", interrupt)
     answer = call("run", "--data", str(made.data), *QUICK, "--quiet")
     assert (answer.code, answer.err) == (130, "interrupted before anything was written\n")
+
+
+def test_resume_takes_the_recipe_of_the_run_unless_another_is_named(
+    monkeypatch: pytest.MonkeyPatch, made: Any, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    out = ["--resume", "--out", str(made.folder)]
+    assert recipe_of(monkeypatch, call, *out) == load_recipe(made.folder / "recipe.yaml")
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\ndata: {path: photos}\n")
+    named = ["--recipe", str(file)]
+    assert recipe_of(monkeypatch, call, *out, *named).name == "mine"
+    absent = ["--resume", "--out", str(tmp_path / "absent")]
+    assert recipe_of(monkeypatch, call, *absent, *named).name == "mine"
+    assert call("run", "--dry-run", *absent).err.startswith("error: no photos are named")

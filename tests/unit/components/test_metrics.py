@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from finetune.components.metrics import METRICS, is_loss
+from finetune.components.metrics import METRICS, is_defined, is_loss
 
 NAMES = [
     "accuracy",
@@ -205,3 +205,17 @@ def test_a_split_that_holds_one_of_two_classes_has_every_figure_but_the_area():
     values = {name: METRICS[name](probs, labels) for name in NAMES}
     undefined = {name for name, value in values.items() if math.isnan(value)}
     assert undefined == {"roc_auc_ovr", "top_5_accuracy"}
+
+
+@pytest.mark.parametrize("num_classes", [2, 5, 6])
+@pytest.mark.parametrize("num_found", [1, 2, 5, 6])
+@pytest.mark.parametrize("name", sorted(METRICS))
+def test_which_figures_are_defined_is_known_without_computing_them(
+    name: str, num_classes: int, num_found: int
+) -> None:
+    if num_found > num_classes:
+        pytest.skip("so many classes there are not")
+    probs = np.random.default_rng(0).dirichlet(np.ones(num_classes), 40)
+    value = METRICS[name](probs, np.arange(40) % num_found)
+    told = is_defined(f"val_{name}", num_classes=num_classes, num_found=num_found)
+    assert told == np.isfinite(value)

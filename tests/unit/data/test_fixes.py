@@ -44,7 +44,11 @@ def test_only_what_is_beyond_doubt_is_proposed_for_exclusion():
 
 
 def test_a_list_comes_back_as_it_was_written(tmp_path):
-    fixes = (Fix('a, "1".jpg', "leak", "exclude", "x\ny"), Fix("b", "conflict", "keep", ""))
+    fixes = (
+        Fix('a, "1".jpg', "leak", "exclude", "x\ny"),
+        Fix("b", "conflict", "keep", ""),
+        Fix("Icon\r", "empty", "exclude", "empty file"),
+    )
     write_fixes(fixes, tmp_path / "fixes.csv")
     assert read_fixes(tmp_path / "fixes.csv") == fixes
 

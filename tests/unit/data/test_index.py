@@ -5,6 +5,7 @@ import unicodedata
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from finetune.data.index import index_pairs, index_source, require_trainable
@@ -287,3 +288,26 @@ class TestLinks:
         message, hint = error(index_source, farm)
         assert message == f"2 photos are links out of {farm}, left out: a/1.jpg, b/1.jpg"
         assert hint == "--set data.follow_links=true takes them"
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT, ""])
+def test_whatever_stands_for_no_label_is_none(make, missing):
+    root = make("1.jpg", "2.jpg")
+    with pytest.raises(DataError, match=r"1 path has no label: .*2\.jpg"):
+        index_pairs([root / "1.jpg", root / "2.jpg"], ["a", missing])
+
+
+def test_a_csv_is_found_by_a_path_that_goes_up(make, monkeypatch):
+    root = make("photos/1.jpg", "photos/2.jpg", "work/x.txt")
+    (root / "photos/p.csv").write_text("path,label\n1.jpg,a\n2.jpg,b\n")
+    monkeypatch.chdir(root / "work")
+    index = index_source("../photos/p.csv")
+    assert index.root == root / "photos"
+    assert [sample.name for sample in index.samples] == ["1.jpg", "2.jpg"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a home folder is named otherwise there")
+def test_a_tilde_is_the_home_folder(make, monkeypatch):
+    root = make("a/1.jpg", "b/2.jpg")
+    monkeypatch.setenv("HOME", str(root.parent))
+    assert index_source(f"~/{root.name}").root == root

@@ -199,15 +199,18 @@ def test_the_split_is_written_and_read_back(tmp_path):
         (tmp_path / one.name).parent.mkdir(exist_ok=True)
         (tmp_path / one.name).touch()
     samples = [replace(one, path=tmp_path / one.name) for one in classes(a=5, b=5)]
-    samples[0] = replace(samples[0], group="g, 1")
+    samples[0] = replace(samples[0], group="g, 1", digest="d0")
+    samples[1] = replace(samples[1], name="a/x\ry")
+    (tmp_path / "a/x\ry").touch()
     index = replace(split(samples), root=tmp_path)
     write_split(index, tmp_path / "split.csv")
     with (tmp_path / "split.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", "label", "split", "group", "digest"]
     assert rows[0]["group"] == "g, 1"
-    read = read_split(tmp_path / "split.csv", tmp_path)
-    assert read == {one.name: one.split for one in index.samples}
+    read = read_split(tmp_path / "split.csv")
+    assert read.parts == {one.name: one.split for one in index.samples}
+    assert read.parts_of_content == {one.digest: one.split for one in index.samples}
 
 
 def reused(tmp_path, samples: list[Sample], *rows: str) -> Index:
@@ -258,19 +261,23 @@ def test_a_split_without_validation_photos_is_refused(tmp_path):
     [
         ("path,label\na,b\n", "DIR/split.csv is no split: 'split' is missing or unknown"),
         ("path,split\na,dev\n", "DIR/split.csv is no split: 'dev' is missing or unknown"),
-        ("path,split\nx/1.jpg,val\n", "DIR/split.csv names images that are not in DIR: x/1.jpg"),
     ],
 )
 def test_a_file_that_is_no_split_of_this_data_is_refused(tmp_path, text, message):
     (tmp_path / "split.csv").write_text(text)
     with pytest.raises(DataError) as caught:
-        read_split(tmp_path / "split.csv", tmp_path)
+        read_split(tmp_path / "split.csv")
     assert caught.value.message.replace(str(tmp_path), "DIR") == message
 
 
 def test_a_split_that_is_missing_says_so(tmp_path):
     with pytest.raises(DataError, match=r"cannot read the split .*split\.csv: .*No such file"):
-        read_split(tmp_path / "split.csv", tmp_path)
+        read_split(tmp_path / "split.csv")
+
+
+def test_a_split_that_names_photos_of_another_folder_is_not_used(tmp_path):
+    with pytest.raises(DataError, match=r"split\.csv names images that are not in .*: x/1\.jpg"):
+        reused(tmp_path, classes(a=2, b=2), "a/000,val", "x/1.jpg,val")
 
 
 @st.composite

@@ -94,3 +94,33 @@ def test_list_images_keeps_files_as_they_are_named(tmp_path):
 def test_list_images_expands_folders_to_all_visible_files_by_name(tmp_path):
     touch(tmp_path, "f/b.txt", "f/a/c.jpg", "f/.h.jpg", "f/.i/d.jpg", "f/Thumbs.db")
     assert names(list_images([tmp_path / "f"]), tmp_path) == ["f/Thumbs.db", "f/a/c.jpg", "f/b.txt"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
+def test_what_is_predicted_may_have_any_name(tmp_path):
+    odd = os.fsdecode(b"caf\xe9")
+    touch(tmp_path, f"f/{odd}.jpg", f"f/{odd}/a.jpg", "f/b.jpg")
+    (tmp_path / "f" / f"{odd}-round").symlink_to(tmp_path / "f")
+    found = list_images([tmp_path / "f"])
+    assert set(names(found, tmp_path)) == {"f/b.jpg", f"f/{odd}.jpg", f"f/{odd}/a.jpg"}
+
+
+@POSIX
+def test_a_link_in_a_circle_costs_nothing_but_itself(tmp_path):
+    touch(tmp_path, "a.jpg")
+    for name in ("loop.jpg", ".loop"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    files, left_out = walk_files(tmp_path, root=tmp_path)
+    assert names(files, tmp_path) == ["a.jpg"]
+    assert {item.name: item.reason for item in left_out} == {
+        ".loop": "hidden",
+        "loop.jpg": "too many levels of symbolic links",
+    }
+    assert list_images([tmp_path]) == [tmp_path / "a.jpg"]
+
+
+@POSIX
+def test_the_icon_of_a_folder_on_macos_is_no_photo(tmp_path):
+    touch(tmp_path, "a.jpg", "Icon\r")
+    _, left_out = walk_files(tmp_path, root=tmp_path)
+    assert [item.reason for item in left_out] == ["left by the operating system"]

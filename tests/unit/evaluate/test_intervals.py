@@ -148,8 +148,9 @@ def test_macro_f1_has_no_interval_where_there_is_no_error_to_resample():
     assert macro_f1_interval(np.zeros((2, 2), np.int64)) is None
 
 
-def test_macro_f1_is_exactly_0_where_every_image_is_wrong():
-    assert macro_f1_interval(np.array([[0, 5], [4, 0]])) == (0.0, 0.0)
+@pytest.mark.parametrize("rows", [[[0, 5], [4, 0]], [[50, 0], [50, 0]], [[0, 0], [1, 0]]])
+def test_macro_f1_has_no_interval_where_all_of_a_class_are_taken_for_one(rows):
+    assert macro_f1_interval(np.array(rows)) is None
 
 
 def test_a_class_that_never_occurs_does_not_lower_the_interval():

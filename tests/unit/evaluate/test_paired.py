@@ -101,8 +101,8 @@ def test_the_same_seed_gives_the_same_intervals_and_another_seed_others():
 
 
 def test_models_right_on_the_same_images_have_no_interval_of_their_accuracies():
-    labels = np.array([0, 0, 1, 1, 2, 2])
-    first, second = np.array([0, 1, 1, 1, 2, 2]), np.array([0, 2, 1, 1, 2, 2])
+    labels = np.array([0, 0, 1, 1, 1, 2, 2])
+    first, second = np.array([0, 1, 1, 1, 1, 2, 2]), np.array([0, 2, 1, 1, 1, 2, 2])
     found = bootstrap_differences((first, second), labels, num_classes=3)
     assert found.accuracy is None
     assert found.macro_f1 is not None
@@ -143,3 +143,9 @@ def test_newcombe_holds_the_truth_for_classes_of_ten_to_fifty_images():
         ends = np.array([newcombe(tuple(row)) for row in draws.tolist()])
         share = np.mean((ends[:, 0] <= 0.07) & (ends[:, 1] >= 0.07))
         assert share >= 0.94  # never below its level; with ten images above it
+
+
+def test_a_model_that_says_one_class_against_one_that_is_always_right_cannot_be_resampled():
+    labels = np.repeat([0, 1], 50)
+    found = bootstrap_differences((np.zeros(100, int), labels), labels, num_classes=2)
+    assert (found.accuracy, found.macro_f1) == (None, None)

@@ -22,6 +22,7 @@ def arrays(answers):
 def error_of(confidence, correct):
     """The expected calibration error, bin by bin in a plain loop."""
     total = 0.0
+    confidence = confidence.astype(np.float64)  # NumPy rounds the edges to float32 otherwise
     for number in range(NUM_BINS):
         inside = (confidence > number / NUM_BINS) & (confidence <= (number + 1) / NUM_BINS)
         if number == 0:

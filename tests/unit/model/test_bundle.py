@@ -215,3 +215,27 @@ def test_weights_of_another_number_of_classes_are_refused(
     (other / "model.safetensors").replace(tmp_path / "model" / "model.safetensors")
     with pytest.raises(BundleError, match=r"these tensors differ: fc\.bias, fc\.weight"):
         load_bundle(tmp_path / "model")
+
+
+def test_saving_leaves_the_network_where_it_is(make_network: MakeNetwork, tmp_path: Path) -> None:
+    network = make_network("test_resnet").to(memory_format=torch.channels_last)
+    save(network, tmp_path / "model")
+    weight = next(value for value in network.parameters() if value.ndim == 4)
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "limit"),
+    [
+        ({"data": {"max_pixels": 1000}}, 1000),
+        ({"data": {"max_pixels": 10**12}}, 178_956_970),
+        ({"data": None}, 178_956_970),
+        (None, 178_956_970),
+    ],
+)
+def test_photos_that_the_run_left_out_as_too_large_stay_so(
+    make_network: MakeNetwork, recipe: object, limit: int
+) -> None:
+    network = make_network("test_resnet")
+    bundle = Bundle(network, CLASSES, preprocessing_of(network.backbone), {"recipe": recipe})
+    assert bundle.max_pixels == limit

@@ -11,8 +11,11 @@ from synthetic import Plan, make_outputs, write_run
 
 from finetune.errors import FinetuneError
 from finetune.evaluate.evaluate import evaluate
+from finetune.recipe.load import dump_recipe
+from finetune.recipe.schema import Recipe
+from finetune.recipe.values import to_values
 from finetune.report.answers import read_answers
-from finetune.report.material import read_material
+from finetune.report.material import Asked, asked_of, read_material
 from finetune.report.tables import MetricsHeader, write_tables
 from finetune.types import Outputs
 
@@ -144,3 +147,26 @@ def test_a_table_without_the_part_is_named(tmp_path: Path) -> None:
         FinetuneError, match=r"predictions\.csv is damaged: it has no photo of train"
     ):
         read_material(run)
+
+
+def test_a_recipe_with_parts_from_python_is_known_by_what_the_model_says(tmp_path: Path) -> None:
+    def darken(image: Any) -> Any:
+        return image
+
+    recipe = Recipe(name="mine", data={"path": "/photos"}, augment=darken, report={"maps": "none"})
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe))
+    assert asked_of(tmp_path) == Asked(None, None, "grad-cam")
+    (tmp_path / "model").mkdir()
+    values = to_values(recipe, is_complete=True, mode="json")
+    document = {"schema_version": 1, "recipe": values}
+    (tmp_path / "model" / "finetune.json").write_text(json.dumps(document))
+    assert asked_of(tmp_path) == Asked("mine", Path("/photos"), "none")
+
+
+def test_figures_are_written_last_so_that_with_them_all_is_there(tmp_path: Path) -> None:
+    (tmp_path / "slices.csv" / "in the way").mkdir(parents=True)
+    given = make_outputs(Plan(num_photos=20), "test")
+    header = MetricsHeader("r", "b", given.classes)
+    with pytest.raises(FinetuneError, match=r"slices\.csv"):
+        write_tables({"test": evaluate(given, split="test")}, tmp_path, header=header)
+    assert not (tmp_path / "metrics.json").exists()

@@ -364,7 +364,7 @@ def test_a_full_disk_leaves_no_half_of_a_table(results, tmp_path, monkeypatch):
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(FinetuneError) as caught:
         write_tables(results, tmp_path, header=header_of())
-    assert caught.value.message == f"cannot write {tmp_path / 'metrics.json'}: the disk is full"
+    assert caught.value.message == f"cannot write {tmp_path / 'per_class.csv'}: the disk is full"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from finetune.runtime.device import BF16_INSTRUCTIONS, machine_facts, may_compute
+from finetune.runtime.device import (
+    BF16_INSTRUCTIONS,
+    machine_facts,
+    may_compute,
+    plain_fp32,
+)
 
 X86 = {"amx_bf16": False, "avx512_bf16": False, "avx2": True}
 
@@ -54,3 +60,18 @@ def test_a_processor_has_no_fast_bf16_until_it_is_measured(torch_tells, features
     torch_tells(features)
     facts = machine_facts("cpu")
     assert (facts.has_fast_bf16, facts.bf16_reason) == (False, reason)
+
+
+def test_fp32_on_a_gpu_is_fp32_for_a_while_and_then_as_before() -> None:
+    def rules() -> list[object]:
+        if hasattr(torch.backends.cudnn, "conv"):
+            places = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+            return [place.fp32_precision for place in places]
+        return [torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32]
+
+    before = rules()
+    with plain_fp32("cuda:0"):
+        assert rules() in (["ieee", "ieee"], [False, False])
+    assert rules() == before
+    with plain_fp32("cpu"):
+        assert rules() == before

@@ -36,10 +36,30 @@ def test_what_the_kernel_calls_available_is_free(
     monkeypatch.setattr("finetune.runtime.space._MEMINFO", tmp_path / "meminfo")
     found = []
     for limit in ("none", "limit"):
-        groups = ((tmp_path / limit, tmp_path / "used"),)
+        groups = ((tmp_path, limit, "used", "inactive_file"),)
         monkeypatch.setattr("finetune.runtime.space._GROUPS", groups)
         found.append(free_memory())
     assert found == [5000 * 1024, 2_000_000]
+    (tmp_path / "memory.stat").write_text("anon 7\ninactive_file 600000\n")  # of photos just read
+    assert free_memory() == 2_600_000
+
+
+def test_a_system_that_does_not_say_what_is_free_has_some(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("finetune.runtime.space._MEMINFO", tmp_path / "absent")
+    monkeypatch.setattr("finetune.runtime.space._GROUPS", ())
+    known = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 4_000_000}  # as macOS
+
+    def sysconf(name: str) -> int:
+        if name not in known:
+            raise ValueError("unrecognized configuration name")
+        return known[name]
+
+    monkeypatch.setattr("os.sysconf", sysconf)
+    assert free_memory() == 1_000_000 * 4096
+    known.clear()
+    assert free_memory() == 2 << 30
 
 
 @pytest.mark.parametrize(

@@ -192,3 +192,17 @@ def test_as_many_batches_as_allowed_are_left_out_and_named(
     data.tensors[0][20] = float("inf")
     with pytest.raises(TrainingError, match="step 3"):
         train_epoch(replace(make_stepper(), max_skipped=1), loader(data), SEED, tally=Tally())
+
+
+@pytest.mark.parametrize("num_last", [1, 2, 3])
+def test_a_last_batch_of_fewer_images_than_pieces_is_cut_into_as_many_as_it_has(
+    make_stepper: MakeStepper, data: TensorDataset, num_last: int
+) -> None:
+    few = TensorDataset(*(tensor[: BATCH_SIZE + num_last] for tensor in data.tensors))
+    whole, cut = make_stepper(), make_stepper(most=2)
+    tallies = Tally(), Tally()
+    for stepper, tally in zip((whole, cut), tallies, strict=True):
+        train_epoch(stepper, loader(few), SEED, tally=tally)
+    assert (tallies[1].num_pieces, tallies[1].num_skipped) == (4, 0)
+    assert tallies[1].loss == pytest.approx(tallies[0].loss, rel=1e-6)
+    torch.testing.assert_close(weights_of(cut), weights_of(whole), rtol=1e-5, atol=1e-7)
