@@ -6,6 +6,7 @@ The constructor stores and does nothing else; `fit` runs the pipeline; learned n
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -13,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 
-from finetune.data.index import index_pairs, index_source, list_images
+from finetune.components.heads import PythonHead
+from finetune.data.index import index_pairs, list_images
 from finetune.data.manifest import class_name
 from finetune.errors import DataError, FinetuneError, NotFittedError, join_names
 from finetune.evaluate.evaluate import evaluate
@@ -30,12 +32,13 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
+    from finetune.components.heads import HeadBuilder
     from finetune.evaluate.result import EvalResult
     from finetune.model.inference import ImageLike
     from finetune.pipeline import Run
     from finetune.recipe.schema import Recipe
     from finetune.train.events import OnEvent
-    from finetune.types import Index
+    from finetune.types import Index, Split
 
 __all__ = ["Classifier", "load"]
 
@@ -110,8 +113,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: Paths, Pillow images or HWC uint8 arrays, or one of them; RGB where the network takes
-                three channels, and HW as well where it takes one. A folder stands for the files in
-                it, as in `finetune predict`, and a CSV for those that it names.
+                three channels, and HW as well where it takes one. A folder stands for all files in
+                it, as in `finetune predict`.
 
         Raises:
             DataError: An image cannot be read; names the files.
@@ -126,8 +129,8 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Args:
             X: Paths, Pillow images or HWC uint8 arrays, or one of them; RGB where the network takes
-                three channels, and HW as well where it takes one. A folder stands for the files in
-                it, as in `finetune predict`, and a CSV for those that it names.
+                three channels, and HW as well where it takes one. A folder stands for all files in
+                it, as in `finetune predict`.
 
         Raises:
             DataError: An image cannot be read; names the files.
@@ -162,7 +165,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         items = _as_items(X, bundle.preprocessing.channels)
         return prediction_frame(predict(bundle, items, options=self._options()))
 
-    def evaluate(self, data: Source, *, split: str = "test") -> EvalResult:
+    def evaluate(self, data: Source, *, split: Split = "test") -> EvalResult:
         """Evaluate on a labelled folder or CSV.
 
         Args:
@@ -211,15 +214,26 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return saved.folder or target
 
     @classmethod
-    def load(cls, path: Source, *, device: str = "auto") -> Classifier:
+    def load(
+        cls, path: Source, *, device: str = "auto", head: HeadBuilder | None = None
+    ) -> Classifier:
         """Load a saved model from a run folder or a model folder, ready to predict.
+
+        Args:
+            path: The folder.
+            device: As in the constructor.
+            head: The object that the head was made by, where that came from Python.
 
         Raises:
             BundleError: It is missing, damaged, or contradicts itself.
         """
-        bundle = load_bundle(path)
+        given = None if head is None else PythonHead(given=head)
+        bundle = load_bundle(path, head=given)
         document = bundle.document
-        classifier = cls(document.get("backbone"), recipe=_without_data(document), device=device)
+        recipe = _without_data(document)
+        if given is not None and isinstance(recipe, Mapping):
+            recipe = {**recipe, "model": {**recipe.get("model", {}), "head": head}}
+        classifier = cls(document.get("backbone"), recipe=recipe, device=device)
         classifier._take(bundle)
         return classifier
 
@@ -263,13 +277,18 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return InferenceOptions(device=choose_device(self.device).value)
 
 
-def load(path: Source, *, device: str = "auto") -> Classifier:
+def load(path: Source, *, device: str = "auto", head: HeadBuilder | None = None) -> Classifier:
     """Load a saved model from a run folder or a model folder, as a fitted `Classifier`.
+
+    Args:
+        path: The folder.
+        device: `auto`, `cpu`, `cuda`, `cuda:1` or `mps`.
+        head: The object that the head was made by, where that came from Python.
 
     Raises:
         BundleError: It is missing, damaged, or contradicts itself.
     """
-    return Classifier.load(path, device=device)
+    return Classifier.load(path, device=device, head=head)
 
 
 def _without_data(document: Mapping[str, Any]) -> Mapping[str, Any] | str:
@@ -295,19 +314,14 @@ def _index(X: Source | Sequence[Source], y: Sequence[object] | None) -> Index | 
 
 
 def _as_items(X: Any, channels: int) -> list[ImageLike]:
-    """Bring what a person passes to a list of paths, images or arrays."""
+    """Bring what a person passes to a list of paths, images or arrays; a folder to its files."""
     if isinstance(X, (str, Path)):
-        return [*_files_of(Path(X))]
+        return [*list_images([os.path.expanduser(X)])]
     shape = getattr(X, "shape", ())
     # Of grey images (N, H, W) is several, (H, W) and (H, W, 1) are one.
     is_one = shape[2:] in ((), (1,)) if channels == 1 else len(shape) == 3
     single = hasattr(X, "convert") or (len(shape) > 1 and is_one)
     items: list[Any] = [X] if single else list(X)
-    return [Path(item) if isinstance(item, str) else item for item in items]
-
-
-def _files_of(path: Path) -> list[Path]:
-    """List the files that a path stands for: a folder's, a CSV's, or itself."""
-    if path.suffix.lower() == ".csv" and path.is_file():
-        return [sample.path for sample in index_source(path).samples]
-    return list_images([path])
+    return [
+        Path(os.path.expanduser(item)) if isinstance(item, (str, Path)) else item for item in items
+    ]

@@ -55,7 +55,7 @@ class Run:
         bundle: The saved model.
         results: Figures by split, `val` before `test`.
         index: The samples, with their splits and what was left out.
-        seconds: Of the whole run.
+        seconds: Of the whole run, what it took before an interruption included.
     """
 
     folder: Path
@@ -118,7 +118,7 @@ def run(
         trained = _train(planned, checkpoints, tell_all)
         bundle, index = _save(folder, planned), planned.index
         evaluated = evaluate_parts(bundle, index, resolved, kept=planned.kept, on_event=tell_all)
-        seconds = time.perf_counter() - started
+        seconds = trained.earlier_seconds + time.perf_counter() - started
         header = _header(folder, planned, trained, evaluated, seconds)
         write_tables(evaluated.results, folder.path, header=header)
         checkpoints.remove()

@@ -27,7 +27,7 @@ from finetune.recipe.values import describe_choices
 from finetune.runtime.allocator import freed_memory_kept
 from finetune.runtime.device import machine_facts, require_one_process
 from finetune.runtime.imports import importing
-from finetune.runtime.paths import absolute_path
+from finetune.runtime.paths import real_path
 from finetune.train.estimate import estimate_seconds, foresee_stages, measure_costs
 from finetune.train.events import DataFound, OnEvent, RecipeResolved, Warned, progress_events
 from finetune.train.preview import require_adapters
@@ -192,12 +192,12 @@ def _placed(recipe: Recipe, *, given: Index | None) -> Recipe:
     Samples that are given count, whatever data the recipe names.
     """
     section, model = recipe.data, recipe.model
-    source = absolute_path(_data_path(recipe)) if given is None else given.root
+    source = real_path(_data_path(recipe)) if given is None else given.root
     lists = {"exclude": section.exclude, "split": section.split}
-    placed = {name: str(absolute_path(file)) for name, file in lists.items() if file is not None}
+    placed = {name: str(real_path(file)) for name, file in lists.items() if file is not None}
     named = {"backbone": canonical_name(model.backbone)}
     if model.weights is not None:
-        named["weights"] = str(absolute_path(model.weights))
+        named["weights"] = str(real_path(model.weights))
     return recipe.model_copy(
         update={
             "data": section.model_copy(update={"path": str(source), **placed}),

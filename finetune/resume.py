@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 __all__ = ["Interrupted", "find_interrupted", "is_finished"]
 
 _MISSING = object()
+# What may differ, since no result depends on it: a run may go on with fewer workers, or more room.
+_FREE = (
+    *("runtime.workers", "runtime.cache_gib", "runtime.cache_memory_share"),
+    *("runtime.checkpoint_gib", "runtime.checkpoint_share", "report.maps"),
+)
 
 
 def is_finished(path: Path) -> bool:
@@ -61,7 +66,7 @@ class Interrupted:
         """
         now = to_values(planned.recipe, is_complete=True, mode="json")
         then = to_values(self.recipe, is_complete=True, mode="json")
-        problems = list(_differences(now, then, ""))
+        problems = [one for one in _differences(now, then, "") if one.path not in _FREE]
         if problems:
             raise RecipeError(problems, hint=f"leave it as it was, or {self._afresh()}")
         path = self.folder.path

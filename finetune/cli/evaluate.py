@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli.border import UsageError
-from finetune.cli.options import Debug, Json, Model
+from finetune.cli.options import Debug, Json, Model, Workers
 from finetune.errors import FinetuneError
 from finetune.runtime.paths import absolute_path
+from finetune.types import Split
 
 if TYPE_CHECKING:
     from finetune.cli.render import Screen
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
-_SPLITS = ("train", "val", "test")
-_ROLES = {
+_ROLES: dict[Split, str] = {
     "train": " (trained on: no test)",
     "val": " (used for selection: no test)",
     "test": "",
@@ -48,6 +48,7 @@ def evaluate(
             "--out", metavar="DIR", help="Write metrics.json, the tables and report.html there."
         ),
     ] = None,
+    workers: Workers = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -55,7 +56,8 @@ def evaluate(
 
     Example: finetune evaluate runs/photos-efficientnet_b0-001 --data photos/ --split test
     """
-    if split not in _SPLITS:
+    part = next((known for known in _ROLES if known == split), None)
+    if part is None:
         raise UsageError(f"--split {split} is not one of train, val, test", hint="--split test")
     if out is not None:
         _check_out(out)
@@ -67,21 +69,21 @@ def evaluate(
     began = time.perf_counter()
     screen = Screen(sys.stderr)
     bundle = load_bundle(model)
-    result = _evaluate(bundle, data, split, screen)
+    result = _evaluate(bundle, data, part, screen, workers)
     header = _header(bundle, time.perf_counter() - began)
     if out is not None:
         from finetune.report.report import write_report
         from finetune.runtime.files import make_folder
 
         make_folder(out)
-        write_tables({split: result}, out, header=header)
+        write_tables({part: result}, out, header=header)
         report = write_report(out, bundle, data=absolute_path(data))
         screen.line(f"tables written to {out}, and what they say to {report.path}")
     if json:
-        print_json(metrics_document({split: result}, header=header))
+        print_json(metrics_document({part: result}, header=header))
     else:
         table = str(out / "per_class.csv") if out else None
-        show_result(Screen(sys.stdout), result, role=_ROLES[split], table=table)
+        show_result(Screen(sys.stdout), result, role=_ROLES[part], table=table)
 
 
 def _check_out(out: Path) -> None:
@@ -92,7 +94,9 @@ def _check_out(out: Path) -> None:
         )
 
 
-def _evaluate(bundle: Bundle, data: str, split: str, screen: Screen) -> EvalResult:
+def _evaluate(
+    bundle: Bundle, data: str, split: Split, screen: Screen, workers: int | None
+) -> EvalResult:
     """Predict the labelled photos with progress on a screen, and score the answers."""
     from finetune.cli.predict import inference_options, shown_progress
     from finetune.evaluate.evaluate import evaluate as score
@@ -100,7 +104,7 @@ def _evaluate(bundle: Bundle, data: str, split: str, screen: Screen) -> EvalResu
     from finetune.model.inference import predict_samples
 
     labelled = read_labelled(data, split=split, bundle=bundle)
-    options = inference_options(len(labelled.samples))
+    options = inference_options(len(labelled.samples), workers)
     with shown_progress(screen) as progress:
         outputs = predict_samples(bundle, labelled.samples, options=options, progress=progress)
     return score(outputs, split=split, notes=labelled.notes)

@@ -15,6 +15,7 @@ __all__ = [
     "Debug",
     "Json",
     "Model",
+    "Workers",
     "complete_backbone",
     "complete_recipe",
     "require_ending",
@@ -69,6 +70,15 @@ Data = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Json = Annotated[
     bool, typer.Option("--json", help="Write the result as JSON on stdout, and nothing else there.")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N",
+        min=0,
+        help="Processes that decode; 0 decodes without; by default by cores and images.",
+    ),
 ]
 Model = Annotated[
     str, typer.Argument(metavar="RUN|MODEL", help="A run folder, or the folder of a saved model.")

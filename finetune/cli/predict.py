@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.cli.options import Debug, Json, Model, require_ending
+from finetune.cli.options import Debug, Json, Model, Workers, require_ending
 from finetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def predict(
         Precision,
         typer.Option("--precision", help="bf16 is faster where the device has units for it."),
     ] = Precision.fp32,
+    workers: Workers = None,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -70,7 +71,7 @@ def predict(
     screen = Screen(sys.stderr)
     if out is not None:  # before minutes of work
         make_folder(out.parent)
-    outputs = _predict(model, items, screen, precision)
+    outputs = _predict(model, items, screen, precision, workers)
     if out is not None:
         write_predictions(outputs, out, top_k=top_k)
         screen.line(f"{len(outputs.names)} rows written to {out}")
@@ -101,29 +102,34 @@ def _items(paths: list[str]) -> list[Path]:
 
 def _stdin_lines() -> list[str]:
     """Read the lines of stdin; names of files may have any bytes but the end of a line."""
-    lines = sys.stdin.buffer.read().split(b"\n")
-    return [os.fsdecode(line.removesuffix(b"\r")) for line in lines]
+    lines = [line.removesuffix(b"\r") for line in sys.stdin.buffer.read().split(b"\n")]
+    if sys.platform == "win32":  # names are text there, in pipes in the encoding of the console
+        return [line.decode(sys.stdin.encoding, "backslashreplace") for line in lines]
+    return [os.fsdecode(line) for line in lines]
 
 
-def _predict(model: str, items: list[Path], screen: Screen, precision: Precision) -> Outputs:
+def _predict(
+    model: str, items: list[Path], screen: Screen, precision: Precision, workers: int | None
+) -> Outputs:
     """Predict, with progress on a screen."""
     from finetune.model.bundle import load_bundle
     from finetune.model.inference import predict as predict_images
 
     bundle = load_bundle(model)
     with shown_progress(screen) as progress:
-        options = replace(inference_options(len(items)), precision=precision.value)
+        options = replace(inference_options(len(items), workers), precision=precision.value)
         return predict_images(bundle, items, options=options, progress=progress)
 
 
-def inference_options(num_images: int) -> InferenceOptions:
-    """Choose device and processes for so many images."""
+def inference_options(num_images: int, workers: int | None = None) -> InferenceOptions:
+    """Choose device and processes for so many images, unless their number is given."""
     from finetune.data.loading import choose_workers
     from finetune.model.inference import InferenceOptions
     from finetune.runtime.device import machine_facts
 
     machine = machine_facts()
-    workers = choose_workers(machine.num_cpus, num_images).value
+    if workers is None:
+        workers = choose_workers(machine.num_cpus, num_images).value
     return InferenceOptions(device=machine.device, workers=workers)
 
 
@@ -152,7 +158,7 @@ def _show(outputs: Outputs, top_k: int) -> None:
     for rank in ranks:
         title = "predicted" if rank == 1 else f"{rank}."
         columns += [Column(title, "left", is_shortened=True), Column("probability")]
-    found = prediction_rows(outputs, top_k=top_k)
+    found = prediction_rows(outputs, top_k=top_k, is_brief=True)
     doubts = [name for name in ("set", "rejected", "ood") if name in found[0]]
     columns += [Column(name, "left", is_shortened=name == "set") for name in doubts]
     if outputs.errors:

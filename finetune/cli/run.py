@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from json import loads
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -111,7 +112,7 @@ def run(
     Example: finetune run --data photos/ --backbone efficientnet_b0
     """
     from finetune.cli.display import RunDisplay
-    from finetune.cli.render import Screen
+    from finetune.cli.render import Screen, print_json
     from finetune.recipe.load import load_recipe
     from finetune.recipe.merge import with_arguments
 
@@ -143,7 +144,7 @@ def run(
     finished = _run(chosen, display, out=out, overwrite=overwrite, resume=resume)
     display.finish()
     if json:
-        sys.stdout.write((finished.folder / "metrics.json").read_text(encoding="utf-8"))
+        print_json(loads((finished.folder / "metrics.json").read_text(encoding="utf-8")))
     else:
         _show_end(finished, Screen(sys.stdout))
 

@@ -101,6 +101,8 @@ class _Preset(Section):
         import cv2
 
         shape = spec.width / spec.height
+        # Of inputs fifteen times as wide as high a fiftieth is more than a hole may have.
+        least = min(0.02, 0.29 * min(shape, 1 / shape))
         steps = [
             A.RandomResizedCrop(
                 size=(spec.height, spec.width),
@@ -118,7 +120,7 @@ class _Preset(Section):
             ),
             self._change_of_colour(A, spec.channels),
             A.GaussianBlur(blur_limit=0, sigma_limit=(0.1, 1.5), p=self.blur),
-            A.Erasing(scale=(0.02, 0.25), ratio=(0.3, 3.3), fill=spec.fill, p=self.erase),
+            A.Erasing(scale=(least, 0.25), ratio=(0.3, 3.3), fill=spec.fill, p=self.erase),
         ]
         return A.Compose([step for step in steps if step.p > 0])
 

@@ -27,6 +27,8 @@ _MODES = {
     "CMYK": "inks, converted to RGB",
     "F": "floating-point values, brought to 8 bits",
     "I": "32 bits, brought to 8",
+    "I;16": "16 bits, of which the upper eight count",
+    "I;16B": "16 bits, of which the upper eight count",
     "LA": "grey with transparency, shown on white",
     "LAB": "CIE LAB, converted to sRGB",
     "P": "a palette",

@@ -1,9 +1,11 @@
-"""Groups of what pairs join, directly or through others."""
+"""Groups of what pairs join, directly or through others, and what is held out together."""
 
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-__all__ = ["joined"]
+from finetune.types import Sample
+
+__all__ = ["joined", "unit_of"]
 
 T = TypeVar("T", bound=Any)  # things that have an order
 
@@ -22,3 +24,8 @@ def joined(pairs: Iterable[tuple[T, T]]) -> tuple[tuple[T, ...], ...]:
             groups |= dict.fromkeys(other, one)
     distinct = {id(group): group for group in groups.values()}
     return tuple(sorted(tuple(sorted(group)) for group in distinct.values()))
+
+
+def unit_of(sample: Sample) -> str:
+    """Name what is held out together: a group of the manifest, or files that show one picture."""
+    return f"group {sample.group}" if sample.group else str(sample.picture)

@@ -48,7 +48,9 @@ _MOST_WORKERS = 8  # more wait for each other's disk and memory; PyTorch's own e
 # Measured: a worker's first image comes after 0.13 s; 256 photos of 512x384 decode in about 0.6 s.
 _FEW_SAMPLES = 256
 _LEAST_SHARED_BYTES = 1 << 20  # two batches of one photo of 224 px, and what keeps them in order
-_WITHOUT_WORKERS = "--set runtime.workers=0 decodes without further processes"
+_WITHOUT_WORKERS = (
+    "without further processes: run --set runtime.workers=0, or predict or evaluate --workers 0"
+)
 
 
 class EvalImages(Dataset[Item]):

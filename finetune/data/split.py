@@ -219,6 +219,8 @@ def _carve(
         if count < _FEWEST or holding[name] < len(fractions) + 1
     }
     free = [unit for unit in units if not small.intersection(unit.counts)]
+    # A unit with a class that is too small stays in train, and its other classes with it.
+    in_train = {name for unit in units if small.intersection(unit.counts) for name in unit.counts}
     parts: dict[str, Split] = {}
     for num_parts_left, (split, fraction) in zip(
         range(len(fractions), 0, -1), fractions.items(), strict=True
@@ -228,23 +230,26 @@ def _carve(
             for name, count in totals.items()
             if name not in small
         }
-        chosen = _choose(free, wanted, num_parts_left)
+        kept = {name: num_parts_left - (name in in_train) for name in wanted}
+        chosen = _choose(free, wanted, kept)
         parts |= {name: split for unit in chosen for name in unit.names}
         free = [unit for unit in free if unit.names[0] not in parts]
     return parts
 
 
-def _choose(units: Sequence[_Unit], wanted: Mapping[str, int], num_parts_left: int) -> list[_Unit]:
+def _choose(
+    units: Sequence[_Unit], wanted: Mapping[str, int], kept: Mapping[str, int]
+) -> list[_Unit]:
     """Choose units that come closest to the wanted images of each class.
 
     A unit is taken where it brings the counts nearer to those wanted. Where groups are too large
-    for that, a class that would go without gets its smallest unit. Every class keeps a unit for
-    each part that is still to come, and one for train.
+    for that, a class that would go without gets its smallest unit. Of every class as many units are
+    kept as are told: one for each part that is still to come, and one for train.
     """
     choice = _Choice(missing=dict(wanted), spare=Counter())
     for name in (name for unit in units for name in unit.counts):
         choice.spare[name] += 1
-    choice.spare.subtract(dict.fromkeys(wanted, num_parts_left))
+    choice.spare.subtract(kept)
     for unit in units:
         if choice.gain(unit) > 0:
             choice.take(unit)

@@ -2,13 +2,15 @@
 
 The photos that a model was trained on keep the parts of that run, which `split.csv` beside the
 model holds: from a folder without parts, the test part is what the run carved out, not everything.
+Wherever the photos stand now, they are known by their content.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,7 @@ from finetune.data.split import EarlierSplit, read_split
 from finetune.data.words import counted
 from finetune.errors import DataError, join_names, nearest
 from finetune.runtime.paths import absolute_path
-from finetune.types import Index, Sample
+from finetune.types import Index, Sample, Split
 
 if TYPE_CHECKING:
     from finetune.model.bundle import Bundle
@@ -41,7 +43,7 @@ class Labelled:
     notes: tuple[str, ...]
 
 
-def read_labelled(source: str | Path, *, split: str, bundle: Bundle) -> Labelled:
+def read_labelled(source: str | Path, *, split: Split, bundle: Bundle) -> Labelled:
     """Read the labelled images of one part of a folder or CSV.
 
     Args:
@@ -56,7 +58,7 @@ def read_labelled(source: str | Path, *, split: str, bundle: Bundle) -> Labelled
     """
     follow_links = bool(_data_section(bundle).get("follow_links"))
     whole = index_source(source, follow_links=follow_links)
-    index = _with_parts_of_run(whole, source, bundle)
+    index = _with_parts_of_run(whole, source, bundle, split=split)
     parts = sorted({str(sample.split) for sample in index.samples} - {"None"})
     if parts and split not in parts:
         unseen = [part for part in parts if part != "train"]
@@ -98,13 +100,17 @@ def _meant(name: str, classes: Sequence[str]) -> str:
     return f"; is it {folded[near]}?" if near else ""
 
 
-def _with_parts_of_run(index: Index, source: str | Path, bundle: Bundle) -> Index:
+def _with_parts_of_run(index: Index, source: str | Path, bundle: Bundle, *, split: Split) -> Index:
     """Give the samples the parts that they had when the model was trained on them."""
-    if absolute_path(source).resolve() != _trained_on(bundle):
-        return index
+    is_same = absolute_path(source).resolve() == _trained_on(bundle)
     file = bundle.folder.parent / "split.csv" if bundle.folder else None
     if file is not None and file.is_file():
-        return _with_parts(index, read_split(file))
+        earlier = read_split(file)
+        if is_same:
+            return _with_parts(index, earlier, left_out=_left_out(file.parent))
+        return _with_parts_of_content(index, earlier, split=split)
+    if not is_same:
+        return index
     if not any(sample.split for sample in index.samples):
         raise DataError(
             f"the model was trained on photos of {source}, and split.csv, which says on which of "
@@ -114,14 +120,16 @@ def _with_parts_of_run(index: Index, source: str | Path, bundle: Bundle) -> Inde
     return index
 
 
-def _with_parts(index: Index, earlier: EarlierSplit) -> Index:
+def _with_parts(index: Index, earlier: EarlierSplit, *, left_out: Collection[str]) -> Index:
     """Give the samples the parts of a run; what has come or gone since is said.
 
     A photo of another name is known by its content. A new one counts where the source itself puts
-    it into val or test.
+    it into val or test. What the run left out by name is left out again.
     """
     samples, new = [], []
     for sample in index.samples:
+        if sample.name in left_out:
+            continue
         own = sample.split if sample.split in ("val", "test") else None
         part = earlier.parts.get(sample.name) or earlier.parts_of_content.get(_digest(sample), own)
         if part is None:
@@ -137,6 +145,34 @@ def _with_parts(index: Index, earlier: EarlierSplit) -> Index:
         photos = counted(len(gone), "photo")
         said.append(f"{photos} of the run no longer found under that name: {join_names(gone)}")
     return replace(index, samples=tuple(samples), warnings=tuple(said))
+
+
+def _with_parts_of_content(index: Index, earlier: EarlierSplit, *, split: Split) -> Index:
+    """Give photos that a run knows by their content its parts, wherever they stand now."""
+    of_content = earlier.parts_of_content
+    found = {one.name: of_content.get(_digest(one)) for one in index.samples} if of_content else {}
+    known = {name: part for name, part in found.items() if part is not None}
+    if not known:
+        return index
+    asked = [one for one in index.samples if one.split in (None, split)]
+    used = [one.name for one in asked if known.get(one.name, split) != split]
+    samples = (replace(one, split=known.get(one.name, one.split or split)) for one in index.samples)
+    said = list(index.warnings)
+    if used:
+        photos = counted(len(used), "photo", "has/have")
+        said.append(f"{photos} another part in the run, left out: {join_names(used)}")
+    return replace(index, samples=tuple(samples), warnings=tuple(said))
+
+
+def _left_out(run: Path) -> frozenset[str]:
+    """Name what a run left out: as damaged, as a fix list said, or as another's photos."""
+    file = run / "events.jsonl"
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else ()
+        found = (json.loads(line) for line in lines if '"DataFound"' in line)
+        return frozenset(item["name"] for event in found for item in event["left_out"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{file} is damaged: {error}") from error
 
 
 def _digest(sample: Sample) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune.data.findings import Finding
-from finetune.data.groups import joined
+from finetune.data.groups import joined, unit_of
 from finetune.evaluate.confident import FEWEST, suspect_labels
 from finetune.train.linear import Features, chunks_of
 from finetune.train.probe import fit_probe
@@ -66,7 +66,7 @@ def find_suspect_labels(
     if len(known) < 2:
         return ()
     judged = Features(features.values[rows], labels)
-    probs = predict_held_out(judged, [_unit(samples[row]) for row in rows])
+    probs = predict_held_out(judged, [unit_of(samples[row]) for row in rows])
     found = suspect_labels(probs, labels)
     return tuple(
         Finding(
@@ -124,11 +124,6 @@ def _judgeable(labels: NDArray[np.int64], samples: Sequence[Sample]) -> NDArray[
     """Give the positions of images whose class has a unit for each fold."""
     units: dict[int, set[str]] = {}
     for label, sample in zip(labels.tolist(), samples, strict=True):
-        units.setdefault(label, set()).add(_unit(sample))
+        units.setdefault(label, set()).add(unit_of(sample))
     enough = [label for label, found in units.items() if len(found) >= NUM_FOLDS]
     return np.flatnonzero(np.isin(labels, enough))
-
-
-def _unit(sample: Sample) -> str:
-    """Name what is held out together: a group of the manifest, or files that show one picture."""
-    return f"group {sample.group}" if sample.group else str(sample.picture)

@@ -94,9 +94,29 @@ def create_backbone(
     arguments: dict[str, Any] = {key: value for key, value in given.items() if value}
     with weights_within_reach(name, _pretrained_source(name) if from_source else {}):
         model = _create(name, pretrained=from_source, arguments=arguments)
+    _complete(model, name)
     if weights is not None:
         _load_file(model, Path(weights), name)
     return model
+
+
+def _complete(model: TimmModel, name: str) -> None:
+    """See to it that a model has what timm's have: one that a person registered may lack it.
+
+    Raises:
+        BackboneError: It lacks what nobody can fill in; the sentence names it.
+    """
+    missing = [one for one in ("forward_features", "num_features") if not hasattr(model, one)]
+    if missing:
+        raise BackboneError(
+            f"{name} is no model as timm has them: it lacks {join_names(missing)}",
+            hint="build it by timm.models.build_model_with_cfg",
+        )
+    known = getattr(model, "pretrained_cfg", None) or {}
+    filled = {"architecture": name.partition(".")[0], "input_size": (3, 224, 224)}
+    if any(known.get(key) is None for key in filled):
+        given = {key: value for key, value in dict(known).items() if value is not None}
+        model.pretrained_cfg = model.default_cfg = {**filled, **given}
 
 
 def _create(name: str, *, pretrained: bool, arguments: dict[str, Any]) -> TimmModel:
@@ -325,12 +345,12 @@ def _load_file(model: TimmModel, file: Path, name: str) -> None:
         raise BackboneError(f"there is no weights file {file}", hint="check --weights")
     try:
         state = load_state_dict(str(file), device="cpu", weights_only=True)
-    except (RuntimeError, OSError, ValueError, KeyError, EOFError, SafetensorError) as error:
+        fitting, differing = fit_state(model, state)
+    except (*BUILD_FAILURES, EOFError) as error:
         raise BackboneError(
             f"{file} holds no weights that can be read safely: {_first_line(error)}",
             hint="give a .safetensors file, or a state dict without code",
         ) from error
-    fitting, differing = fit_state(model, state)
     if differing:
         num_tensors = len(model.state_dict())
         raise BackboneError(

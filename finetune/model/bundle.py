@@ -159,6 +159,12 @@ def load_bundle(path: str | Path, *, head: Head | None = None) -> Bundle:
             f"{SCHEMA_VERSION}",
             hint="install the version of finetune that wrote it",
         )
+    saved = document.get("head")
+    if head is None and isinstance(saved, Mapping) and saved.get("kind") == "python":
+        raise BundleError(
+            f"the head of {folder} is a Python object, {saved.get('given')}, which no file holds",
+            hint="from finetune import load; load(path, head=THE_OBJECT)",
+        )
     try:
         classes = tuple(str(name) for name in document["classes"])
         preprocessing = Preprocessing.model_validate(document["preprocessing"])
@@ -244,6 +250,8 @@ def _rebuild(
         ) from error
     input_size = preprocessing.input_size
     if is_timms_own(head, backbone):
+        if backbone.num_classes != len(classes):  # built by a person's function, which may not ask
+            backbone.reset_classifier(len(classes))
         _load_exactly(backbone, folder / "model.safetensors")
         return Network(backbone, num_classes=len(classes), input_size=input_size)
     network = build_network(backbone, head, num_classes=len(classes), input_size=input_size)

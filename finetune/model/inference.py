@@ -25,6 +25,7 @@ from finetune.model.fuse import fused
 from finetune.model.looks import measure_looks
 from finetune.runtime.allocator import freed_memory_kept
 from finetune.runtime.device import plain_fp32
+from finetune.runtime.space import is_lack_of_memory
 from finetune.types import Looks, Outputs
 
 if TYPE_CHECKING:
@@ -267,9 +268,22 @@ class _Answers:
         has_novelty = bundle.calibration.novelty is not None
         self._novelty = np.full(num_images, np.nan, dtype=np.float32) if has_novelty else None
 
-    @torch.inference_mode()
     def add(self, positions: list[int], network: Network, batch: torch.Tensor) -> None:
-        """Send uint8 images (B, C, H, W) through the network, and keep what comes out."""
+        """Answer for uint8 images (B, C, H, W); what does not fit into memory is cut in two."""
+        try:
+            self._answer(positions, network, batch)
+        except RuntimeError as error:  # also torch.OutOfMemoryError
+            if len(positions) < 2 or not is_lack_of_memory(error):
+                raise
+        else:
+            return
+        middle = len(positions) // 2
+        for part in (slice(None, middle), slice(middle, None)):
+            self.add(positions[part], network, batch[part])
+
+    @torch.inference_mode()
+    def _answer(self, positions: list[int], network: Network, batch: torch.Tensor) -> None:
+        """Send images through the network, and keep what comes out."""
         images = self._bundle.preprocessing.normalize(batch)
         if self._novelty is None and not self._keeps_features:
             with self._rounding:

@@ -7,12 +7,11 @@ saved as the network; it runs the graph of the mode that the network is in.
 
 from __future__ import annotations
 
-import inspect
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from types import CodeType
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -26,6 +25,13 @@ __all__ = ["FrozenPart", "TrainedPart", "digest_of", "frozen_code", "trained_cod
 _CONSTANT = "_tensor_constant"  # torch.fx's name of a tensor that forward code makes of numbers
 _SETTING_TYPES = (bool, float, int, str)
 _VERSIONED = ("builtins", "finetune", "peft", "timm", "torch", "torchvision", "typing")
+_OF_EVERY_CLASS = (
+    "__doc__",
+    "__firstlineno__",
+    "__module__",
+    "__qualname__",
+    "__static_attributes__",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,13 +286,27 @@ def _held(holder: nn.Module, key: object) -> Iterator[torch.Tensor]:
 
 
 def _own_code(kind: type[nn.Module]) -> bytes:
-    """Give the code of a person's own module; that of libraries is known by their versions.
+    """Give what stands in a person's own class; that of libraries is known by their versions.
 
     Of what its methods call outside of the class nothing is known.
     """
     own = [one for one in kind.__mro__ if one.__module__.partition(".")[0] not in _VERSIONED]
-    methods = [value for one in own for value in vars(one).values() if inspect.isfunction(value)]
-    return repr([(method.__name__, _code_of(method.__code__)) for method in methods]).encode()
+    found: list[tuple[Any, ...]] = []
+    for name, value in ((name, value) for one in own for name, value in vars(one).items()):
+        if name not in _OF_EVERY_CLASS and _is_plain(value):
+            found.append((name, value))
+        found += [
+            (name, _code_of(method.__code__), method.__defaults__, method.__kwdefaults__)
+            for method in _functions(value)
+        ]
+    return repr(found).encode()
+
+
+def _functions(value: object) -> list[FunctionType]:
+    """Give the functions behind what a class has under a name, those that decorators wrap too."""
+    inner = (getattr(value, name, None) for name in ("__func__", "fget", "fset", "__wrapped__"))
+    own = [value] if isinstance(value, FunctionType) else []
+    return own + [function for one in inner if one is not None for function in _functions(one)]
 
 
 def _code_of(code: CodeType) -> tuple[Any, ...]:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 __all__ = ["fit_state"]
 
+_PREFIXES = ("backbone.", "model.")
+
 
 def fit_state(
     model: Any, state: Mapping[str, torch.Tensor]
@@ -18,13 +20,15 @@ def fit_state(
 
     Args:
         model: A timm model.
-        state: Tensors by name, as read from a file.
+        state: Tensors by name, as read from a file; what others wrap a backbone in, and our own
+            models with another head, have a prefix before its names.
 
     Returns:
         The tensors that the model can take, and the sorted names, outside the classifier, that are
         missing, unknown or of another shape.
     """
     wanted = model.state_dict()
+    state = _without_prefix(state, wanted)
     classifier = tuple(_classifier_prefixes(model))
     differing = [
         key
@@ -39,6 +43,23 @@ def fit_state(
         if key in wanted and wanted[key].shape == value.shape
     }
     return fitting, differing
+
+
+def _without_prefix(
+    state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
+) -> Mapping[str, torch.Tensor]:
+    """Give the tensors of the backbone alone, where a file holds it within something larger."""
+    if any(key in wanted for key in state):
+        return state
+    for prefix in _PREFIXES:
+        inner = {
+            key.removeprefix(prefix): value
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
+        if inner:
+            return inner
+    return state
 
 
 def _classifier_prefixes(model: Any) -> Iterator[str]:

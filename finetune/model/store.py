@@ -54,6 +54,7 @@ __all__ = [
     "choose_place",
     "image_id",
     "num_bytes_per_image",
+    "num_bytes_stored",
     "open_store",
 ]
 
@@ -131,6 +132,15 @@ def choose_place(
     return Choice(
         "none", f"{size} do not fit: {reason}, and {size_words(most)} of memory may be used"
     )
+
+
+def num_bytes_stored(key: StoreKey, shapes: Sequence[Shape]) -> int:
+    """Count the bytes on disk of the store of a key; 0 where there is none."""
+    folder = stores_folder() / _name(_header(key, shapes))
+    try:
+        return sum(entry.stat().st_size for entry in folder.iterdir())
+    except OSError:
+        return 0
 
 
 def open_store(
@@ -337,14 +347,23 @@ class _Layout:
         return self.is_channels_last and num_dims == 4
 
 
+def _header(key: StoreKey, shapes: Sequence[Shape]) -> dict[str, object]:
+    """Say what a store is of."""
+    return {"format": _FORMAT, "shapes": [list(shape) for shape in shapes], **asdict(key)}
+
+
+def _name(header: dict[str, object]) -> str:
+    """Name a store by what it is of."""
+    text = json.dumps(header, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
 def _open_on_disk(
     key: StoreKey, layout: _Layout, label: str, budgets: Budgets, folder: Path
 ) -> ActivationStore:
     """Open a store in a folder; raises FinetuneError where that cannot be written."""
-    header = {"format": _FORMAT, "shapes": [list(shape) for shape in layout.shapes], **asdict(key)}
-    text = json.dumps(header, sort_keys=True)
-    name = hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
-    hold = hold_store(folder, name, header=header, label=label)
+    header = _header(key, layout.shapes)
+    hold = hold_store(folder, _name(header), header=header, label=label)
     with ExitStack() as held:
         held.callback(hold.release)
         reserve = partial(make_room, folder, budget_bytes=budgets.disk_bytes)

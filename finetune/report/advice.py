@@ -78,7 +78,7 @@ def leaks(material: Material, gallery: Gallery) -> Advice | None:
         f"show, were also trained on: the figures are better than they would be on new photos.",
         "Write the fix list, look through it, and run again without what it excludes.",
         f"finetune check {_data(material)} --out findings.json\n"
-        f"finetune run --data {_data(material)} --exclude findings.csv",
+        f"{_again(material)} --exclude findings.csv",
     )
 
 
@@ -260,7 +260,7 @@ def probe_is_enough(material: Material, gallery: Gallery) -> Advice | None:
         f"On validation the probe alone is right for {as_percent(probe)}, and after "
         f"{duration(rest)} more of training the model is for {as_percent(val.figures.accuracy)}.",
         "The probe takes a fraction of the time; a larger backbone may give more than more epochs.",
-        f"finetune run --data {_data(material)} --recipe probe",
+        f"finetune run --data {_data(material)}{_model(material)} --recipe probe",
     )
 
 
@@ -284,7 +284,7 @@ def learned_by_heart(material: Material, gallery: Gallery) -> Advice | None:
         f"while the training loss fell to {trained_last:.3f}. The best epoch was kept: "
         "nothing is lost but time.",
         "More photos help most; then stronger augmentation, fewer layers that learn, fewer epochs.",
-        f"finetune run --data {_data(material)} --recipe small-data",
+        f"finetune run --data {_data(material)}{_model(material)} --recipe small-data",
     )
 
 
@@ -336,6 +336,21 @@ def _last_stage(material: Material) -> tuple[Epoch, ...]:
     trained = [epoch for epoch in material.epochs if epoch.lr]
     last = trained[-1].stage if trained else None
     return tuple(epoch for epoch in material.epochs if epoch.stage == last)
+
+
+def _again(material: Material) -> str:
+    """Give the command that repeats the run, as far as its recipe is there."""
+    recipe = material.folder / "recipe.yaml"
+    if material.recipe is None:
+        return f"finetune run --data {_data(material)}{_model(material)}"
+    return f"finetune run --recipe {quote(str(recipe))}"
+
+
+def _model(material: Material) -> str:
+    """Name the backbone of the run, and its weights, in a command; nothing where it is unknown."""
+    backbone = material.document["backbone"]
+    named = f" --backbone {quote(str(backbone))}" if backbone else ""
+    return f"{named} --weights {quote(material.weights)}" if material.weights else named
 
 
 def _data(material: Material) -> str:

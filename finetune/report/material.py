@@ -74,11 +74,13 @@ class Asked:
         name: Of the recipe; None where there is none.
         data: Folder or CSV that was trained on; None where it is not known.
         maps: By which method maps are made, or `none`.
+        weights: A weights file that was named; None where there was none.
     """
 
     name: str | None
     data: Path | None
     maps: str
+    weights: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,7 @@ class Material:
         recipe_name: Name of the recipe.
         data: Folder or CSV that was trained on; None where it is not known.
         maps: By which method maps are made, or `none`.
+        weights: A weights file that the recipe names; None where it names none.
         environment: `environment.json`; empty where there is none.
     """
 
@@ -126,6 +129,7 @@ class Material:
     recipe_name: str | None
     data: Path | None
     maps: str
+    weights: str | None
     environment: Mapping[str, Any]
 
     @property
@@ -203,6 +207,7 @@ def read_material(folder: Path) -> Material:
         recipe_name=asked.name,
         data=asked.data,
         maps=asked.maps,
+        weights=asked.weights,
         environment=_read_json(environment) if environment.is_file() else {},
     )
 
@@ -210,9 +215,14 @@ def read_material(folder: Path) -> Material:
 def asked_of(folder: Path) -> Asked:
     """Read what the recipe of a run asked for, as far as it can be read."""
     values = _recipe_values(folder)
-    data, report = values.get("data") or {}, values.get("report") or {}
+    data, report, model = (values.get(name) or {} for name in ("data", "report", "model"))
     path = data.get("path")
-    return Asked(values.get("name"), Path(path) if path else None, report.get("maps", _MAPS))
+    return Asked(
+        name=values.get("name"),
+        data=Path(path) if path else None,
+        maps=report.get("maps", _MAPS),
+        weights=model.get("weights"),
+    )
 
 
 def _recipe_values(folder: Path) -> Mapping[str, Any]:

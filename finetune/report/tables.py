@@ -183,9 +183,20 @@ def prediction_frame(outputs: Outputs, *, top_k: int | None = None) -> "pd.DataF
     return pd.concat([*parts, doubt_frame(outputs)], axis=1)
 
 
-def prediction_rows(outputs: Outputs, *, top_k: int | None = None) -> list[dict[str, object]]:
-    """Give the rows of `prediction_frame` as plain values, fit for JSON: None, never NaN."""
-    return list(_plain_rows(prediction_frame(outputs, top_k=top_k)))
+def prediction_rows(
+    outputs: Outputs, *, top_k: int | None = None, is_brief: bool = False
+) -> list[dict[str, object]]:
+    """Give the rows of `prediction_frame` as plain values, fit for JSON: None, never NaN.
+
+    Args:
+        outputs: What the network said.
+        top_k: As there.
+        is_brief: Leave out the probability of every class, which is most of it for many classes.
+    """
+    frame = prediction_frame(outputs, top_k=top_k)
+    if is_brief:
+        frame = frame.drop(columns=probability_frame(outputs).columns)
+    return list(_plain_rows(frame))
 
 
 def prediction_text(

@@ -100,7 +100,8 @@ def plain_fp32(device: str) -> Iterator[None]:
 
     cudnn: Any = torch.backends.cudnn
     is_new = hasattr(cudnn, "conv")  # torch 2.9; the names before may not be mixed with it
-    places: list[Any] = [cudnn.conv if is_new else cudnn, torch.backends.cuda.matmul]
+    convolutions = [cudnn.conv, cudnn.rnn] if is_new else [cudnn]
+    places: list[Any] = [*convolutions, torch.backends.cuda.matmul]
     name, plain = ("fp32_precision", "ieee") if is_new else ("allow_tf32", False)
     with ExitStack() as stack:
         for place in places:

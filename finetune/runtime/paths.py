@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-__all__ = ["absolute_path"]
+__all__ = ["absolute_path", "real_path"]
 
 
 def absolute_path(path: str | Path) -> Path:
@@ -15,3 +15,12 @@ def absolute_path(path: str | Path) -> Path:
     if ".." not in place.parts:
         return place
     return place.resolve() if place.name == ".." else place.parent.resolve() / place.name
+
+
+def real_path(path: str | Path) -> Path:
+    """Name the place itself that a path leads to now, to be recorded: links may be led elsewhere.
+
+    A linked file keeps its name and its folder, which its content may be relative to.
+    """
+    place = absolute_path(path)
+    return place.resolve() if place.is_dir() else place.parent.resolve() / place.name

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from finetune.train.inputs import Part
     from finetune.train.session import Session
 
-__all__ = ["DTYPES", "Computing", "Frozen", "budgets_of"]
+__all__ = ["DTYPES", "Computing", "Frozen", "budgets_of", "key_of"]
 
 DTYPES: dict[FrozenPrecision, Dtype] = {"fp32": "float32", "bf16": "bfloat16"}
 
@@ -50,6 +50,28 @@ def budgets_of(recipe: ResolvedRecipe) -> Budgets:
     """Give what a recipe lets stores take."""
     runtime = recipe.runtime
     return Budgets(int(runtime.cache_gib * GIB), runtime.cache_memory_share)
+
+
+def key_of(session: Session, frozen: Frozen, *, is_plain: bool) -> StoreKey:
+    """Gather everything that stored views depend on, but for the image.
+
+    Args:
+        session: What the stages share.
+        frozen: What is computed.
+        is_plain: Of views as evaluation sees them; else of augmented ones.
+    """
+    document: dict[str, Any] = {"input": session.preprocessing.model_dump(mode="json")}
+    if not is_plain:
+        augment = session.recipe.augment.model_dump(mode="json")
+        document |= {"augment": augment, "seed": session.recipe.seed}
+    return StoreKey(
+        computation=frozen.digest,
+        preprocessing=json.dumps(document, sort_keys=True),
+        dtype=DTYPES[frozen.precision],
+        memory_format=session.recipe.runtime.memory_format,
+        precision=frozen.precision,
+        device=device_kind(session.accelerator.device),
+    )
 
 
 class Computing:
@@ -114,7 +136,7 @@ class Computing:
             # What a function from Python does, no key can tell.
             is_known = is_plain or recipe.augment.kind != "python"
             store = open_store(
-                self._key(is_plain=is_plain),
+                key_of(self._session, self._frozen, is_plain=is_plain),
                 self._frozen.shapes,
                 label=recipe.model.backbone,
                 place=self._place if is_known else "memory",
@@ -122,22 +144,6 @@ class Computing:
             )
             self._stores[is_plain] = self._held.enter_context(store)
         return self._stores[is_plain]
-
-    def _key(self, *, is_plain: bool) -> StoreKey:
-        """Gather everything that what is stored depends on, but for the image."""
-        session, runtime = self._session, self._session.recipe.runtime
-        document: dict[str, Any] = {"input": session.preprocessing.model_dump(mode="json")}
-        if not is_plain:
-            augment = session.recipe.augment.model_dump(mode="json")
-            document |= {"augment": augment, "seed": session.recipe.seed}
-        return StoreKey(
-            computation=self._frozen.digest,
-            preprocessing=json.dumps(document, sort_keys=True),
-            dtype=DTYPES[self._frozen.precision],
-            memory_format=runtime.memory_format,
-            precision=self._frozen.precision,
-            device=device_kind(session.accelerator.device),
-        )
 
     @torch.no_grad()
     def _fill(

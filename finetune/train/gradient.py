@@ -269,4 +269,4 @@ def _validate(session: Session, work: _Work, *, stage: str, epoch: int) -> dict[
             f"{epoch}: its weights have diverged",
             hint="lower the stage's lr, or give training.clip_norm: 1.0",
         )
-    return figures_of(probs, labels)
+    return figures_of(session.recipe, probs, labels)

@@ -23,17 +23,20 @@ class Features:
     Attributes:
         values: (N, D) float32.
         labels: (N,) int64 class indices.
+        units: (N,) numbers of what is held out together; None where each image is by itself.
     """
 
     values: NDArray[np.float32]
     labels: NDArray[np.int64]
+    units: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> Features:
         """Give some of the images: a view for a slice, a copy for indices."""
-        return Features(self.values[rows], self.labels[rows])
+        units = None if self.units is None else self.units[rows]
+        return Features(self.values[rows], self.labels[rows], units)
 
 
 @dataclass(frozen=True, slots=True)

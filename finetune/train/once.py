@@ -18,10 +18,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from finetune.errors import TrainingError
 from finetune.model.boundary import NoSplit, Split, split_network
 from finetune.model.fuse import fused
-from finetune.model.store import StoreFullError, choose_place, num_bytes_per_image
+from finetune.model.store import (
+    StoreFullError,
+    choose_place,
+    num_bytes_per_image,
+    num_bytes_stored,
+)
 from finetune.runtime.space import free_disk, free_memory
-from finetune.runtime.stores import list_stores, stores_folder
-from finetune.train.compute import DTYPES, Computing, Frozen, budgets_of
+from finetune.runtime.stores import stores_folder
+from finetune.train.compute import DTYPES, Computing, Frozen, budgets_of, key_of
 from finetune.train.stored import FromStored, StoredViews, ViewSampler, stored_loader
 from finetune.types import Choice
 
@@ -83,17 +88,17 @@ def compute_once(
     split = split_network(session.network)
     if isinstance(split, NoSplit):
         return Choice(None, split.reason)
-    place = _place(session, stage, split, was_stored=bool(was_stored))
-    if place.value == "none":
-        return Choice(None, place.reason)
     frozen = Frozen(
         fused(split.frozen, session.network.input_size),
         shapes=split.shapes,
         digest=f"{split.digest} fused",
         precision=session.recipe.runtime.frozen_precision,
     )
+    place = _place(session, stage, frozen, free_disk=_free_disk(session, frozen))
+    if place.value == "none" and not was_stored:
+        return Choice(None, place.reason)
     try:
-        work, train, val = _views(session, stage, frozen, place=place.value, held=held)
+        work, train, val, place = _views(session, stage, frozen, place=place, held=held)
     except StoreFullError as error:
         if was_stored:
             raise TrainingError(
@@ -114,24 +119,28 @@ def compute_once(
     return Choice(once, f"{split.reason}; {place.reason}; {counts}")
 
 
+def _free_disk(session: Session, frozen: Frozen) -> int:
+    """Give the room on disk: what these very stores hold already need not be written again."""
+    stored = sum(
+        num_bytes_stored(key_of(session, frozen, is_plain=is_plain), frozen.shapes)
+        for is_plain in (True, False)
+    )
+    return free_disk(stores_folder()) + stored
+
+
 def _place(
-    session: Session, stage: ResolvedStage, split: Split, *, was_stored: bool
+    session: Session, stage: ResolvedStage, frozen: Frozen, *, free_disk: int
 ) -> Choice[Place]:
     """Choose where what crosses the boundary is stored, by the room that there is now."""
-    inputs, recipe = session.inputs, session.recipe
-    # A run like this one may have stored it already: what is there need not be written again.
-    stored = _num_bytes_stored(recipe.model.backbone)
-    place = choose_place(
+    inputs = session.inputs
+    return choose_place(
         len(inputs.train_part.samples) + inputs.num_val,
         stage.views,
-        num_bytes_per_image(split.shapes, DTYPES[recipe.runtime.frozen_precision]),
-        free_disk=free_disk(stores_folder()) + stored,
+        num_bytes_per_image(frozen.shapes, DTYPES[frozen.precision]),
+        free_disk=free_disk,
         free_memory=free_memory(),
-        budgets=budgets_of(recipe),
+        budgets=budgets_of(session.recipe),
     )
-    if place.value == "none" and was_stored:  # room may be short of what it stored itself
-        return Choice("disk", "on disk, as before the interruption")
-    return place
 
 
 def _views(
@@ -139,33 +148,33 @@ def _views(
     stage: ResolvedStage,
     frozen: Frozen,
     *,
-    place: Literal["memory", "disk"],
+    place: Choice[Place],
     held: ExitStack,
-) -> tuple[Computing, StoredViews, StoredViews | None]:
+) -> tuple[Computing, StoredViews, StoredViews | None, Choice[Place]]:
     """Compute the views of training and validation; in memory where the disk is full after all.
+
+    Returns:
+        The work, the views of both, and where they are in the end.
 
     Raises:
         StoreFullError: There is no room for them; nothing of them is kept open.
     """
     inputs = session.inputs
     with ExitStack() as opened:
-        work = Computing(session, frozen, place=place, held=opened)
+        # Where no place was found a stage that goes on tries the disk, which may have it all.
+        where: Literal["memory", "disk"] = "memory" if place.value == "memory" else "disk"
+        work = Computing(session, frozen, place=where, held=opened)
         try:
             train = work.views(inputs.train_part, num_views=stage.views)
             val = None if inputs.val_part is None else work.views(inputs.val_part, num_views=1)
         except StoreFullError:
-            if place == "memory":
+            place = _place(session, stage, frozen, free_disk=0)
+            if where == "memory" or place.value != "memory":
                 raise
         else:
             held.enter_context(opened.pop_all())
-            return work, train, val
-    return _views(session, stage, frozen, place="memory", held=held)
-
-
-def _num_bytes_stored(backbone: str) -> int:
-    """Count what stands in the stores of a backbone."""
-    found = list_stores(stores_folder())
-    return sum(info.num_bytes for info in found if info.label == backbone)
+            return work, train, val, place
+    return _views(session, stage, frozen, place=place, held=held)
 
 
 def why_plain(

@@ -138,7 +138,7 @@ def _search(
         pairs: Iterable[tuple[Features, Features]] = [(train, val[known])]
         reason = f"least log loss on {len(val):,} validation images"
     else:
-        splits, reason = _splits(train.labels)
+        splits, reason = _splits(train)
         pairs = ((train[fit], train[held]) for fit, held in splits)
     searched = [_losses(make, fit, held) for fit, held in pairs]
     if not searched:
@@ -166,23 +166,39 @@ def _losses(
     return losses, models
 
 
-def _splits(labels: NDArray[np.int64]) -> tuple[Sequence[_Split], str]:
-    """Divide the training part into folds; of folds so large that one is enough, give one."""
-    from sklearn.model_selection import StratifiedKFold
+def _splits(train: Features) -> tuple[Sequence[_Split], str]:
+    """Divide the training part into folds; of folds so large that one is enough, give one.
 
-    counts = np.bincount(labels)[labels]
-    alone, shared = np.flatnonzero(counts == 1), np.flatnonzero(counts > 1)
+    Images of one unit, such as a burst, are held out together: else they would be told from their
+    like. Of a class that is held out whole no image counts.
+    """
+    labels, units = train.labels, train.units
+    if units is None:
+        units = np.arange(len(labels))
+    homes = np.array([len(np.unique(units[labels == label])) for label in range(labels.max() + 1)])
+    alone, shared = np.flatnonzero(homes[labels] == 1), np.flatnonzero(homes[labels] > 1)
     if not len(shared):
-        return [], "each class has one training image, so none could be held out"
-    folds = StratifiedKFold(min(NUM_FOLDS, int(counts.max())))
-    with warnings.catch_warnings():
-        # It warns of a class with fewer images than folds, which some of them hold out.
-        warnings.simplefilter("ignore", UserWarning)
-        splits = [
-            (np.concatenate([shared[fit], alone]), shared[held])
-            for fit, held in folds.split(shared, labels[shared])
-        ]
+        single = "image" if len(np.unique(units)) == len(units) else "group"
+        return [], f"each class has one training {single}, so none could be held out"
+    splits = []
+    for fit, held in _folds(labels[shared], units[shared], min(NUM_FOLDS, int(homes.max()))):
+        rows = np.concatenate([shared[fit], alone])
+        held_out = shared[held]
+        splits.append((rows, held_out[np.isin(labels[held_out], labels[rows])]))
+    splits = [(rows, held_out) for rows, held_out in splits if len(held_out)]
     num_held = len(splits[0][1])
     if num_held >= MIN_FOLD:
         return splits[:1], f"least log loss on {num_held:,} training images held out"
     return splits, f"least log loss over {len(splits)} folds of the training part"
+
+
+def _folds(labels: NDArray[np.int64], units: NDArray[np.int64], num_folds: int) -> Iterable[_Split]:
+    """Give rows to fit on and rows held out, stratified; units stay whole."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    are_single = len(np.unique(units)) == len(units)
+    folds = StratifiedKFold(num_folds) if are_single else StratifiedGroupKFold(num_folds)
+    with warnings.catch_warnings():
+        # It warns of a class with fewer images than folds, which some of them hold out.
+        warnings.simplefilter("ignore", UserWarning)
+        yield from folds.split(labels, labels, groups=None if are_single else units)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
+from finetune.data.groups import unit_of
 from finetune.errors import Problem, RecipeError
 from finetune.model.fuse import fused
 from finetune.model.parts import digest_of
@@ -20,6 +21,7 @@ from finetune.train.session import UNKNOWN, Epoch, Session, figures_of, offer
 
 if TYPE_CHECKING:
     from finetune.recipe.schema import ResolvedStage
+    from finetune.train.inputs import Part
     from finetune.train.stored import StoredViews
 
 __all__ = ["fit_stage"]
@@ -56,7 +58,7 @@ def fit_stage(session: Session, stage: ResolvedStage) -> str:
     _check_linear(session, model)
     seconds = time.perf_counter() - started
     probs = model.probabilities(val.values) if len(val) else None
-    figures = figures_of(probs, val.labels)
+    figures = figures_of(session.recipe, probs, val.labels)
     epoch = Epoch(
         stage=stage.name,
         number=1,
@@ -93,17 +95,18 @@ def _features(
         parts = [
             Features(np.empty((0, *shape), np.float32), np.empty(0, np.int64))
             if part is None
-            else _read(work.views(part, num_views=1))
+            else _read(work.views(part, num_views=1), part)
             for part in (inputs.train_part, inputs.val_part)
         ]
     train, val = parts
     return train, val, f"{work.num_computed} features computed, {work.num_found} were there"
 
 
-def _read(views: StoredViews) -> Features:
+def _read(views: StoredViews, part: Part) -> Features:
     """Copy the features of all images out of their store."""
     (values,) = views.read([(position, 0) for position in range(len(views.labels))])
-    return Features(values.float().numpy(), views.labels.numpy())
+    _, units = np.unique([unit_of(sample) for sample in part.samples], return_inverse=True)
+    return Features(values.float().numpy(), views.labels.numpy(), units)
 
 
 def _check_linear(session: Session, model: LinearModel) -> None:

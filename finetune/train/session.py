@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["UNKNOWN", "Epoch", "Session", "figures_of", "offer"]
 
 UNKNOWN = float("nan")
+_SHOWN = ("val_accuracy", "val_log_loss", "val_macro_f1")  # of every epoch
 
 
 @dataclass(slots=True)
@@ -100,11 +101,18 @@ class Epoch:
     seconds: float
 
 
-def figures_of(probs: NDArray[np.float32] | None, labels: NDArray[np.int64]) -> dict[str, float]:
-    """Every metric on validation, by its selection name."""
+def figures_of(
+    recipe: ResolvedRecipe, probs: NDArray[np.float32] | None, labels: NDArray[np.int64]
+) -> dict[str, float]:
+    """The metrics on validation that a run looks at, by their selection names.
+
+    Not all: of ten thousand classes some take minutes.
+    """
     if probs is None:
         return {}
-    return {f"val_{name}": metric(probs, labels) for name, metric in METRICS.items()}
+    stopping = (stage.early_stopping for stage in recipe.stages)
+    names = {*_SHOWN, recipe.evaluate.select_by, *(one.metric for one in stopping if one)}
+    return {name: METRICS[name.removeprefix("val_")](probs, labels) for name in sorted(names)}
 
 
 def offer(session: Session, epoch: Epoch, weights: nn.Module) -> None:

@@ -12,7 +12,7 @@ import copy
 import platform
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -41,7 +41,11 @@ __all__ = ["Course", "measure_course", "measure_speed", "with_bf16_choice"]
 
 _NUM_IMAGES = 8  # a small batch: to measure must cost little beside what is measured for
 _NUM_ROUNDS = 2
-_WORTH_IT = 1.05  # bf16 rounds more; in a run it gains more than a step tells, by half the memory
+_WORTH_IT = 1.0  # in a run bf16 gains more than a step tells, since it takes half the memory
+
+
+class _TooLargeError(RuntimeError):
+    """There is no memory to measure it on one image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +76,32 @@ def measure_speed(
     Returns:
         Images per second: `fused` in eval mode with batch normalisations folded, `fused_bf16` where
         that may gain enough; with steps `forward` as it is, `train_fp32`, and `train_bf16` on a
-        CPU that may compute it.
+        CPU that may compute it, unless memory does not suffice to train everything.
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     key = _key(model, machine, layout)
     passes = remember("passes", key, lambda: _measure(model, machine.device, layout, _passes))
     if not is_trained:
         return passes
-    return passes | remember(
-        "steps", key, lambda: _measure(model, machine.device, layout, _training_steps)
-    )
+    # Careful: everything learns here; in the run it may be a few layers, for which there is memory.
+    with suppress(_TooLargeError):
+        return passes | remember(
+            "steps", key, lambda: _measure(model, machine.device, layout, _training_steps)
+        )
+    return passes
 
 
 def measure_course(model: Model, machine: MachineFacts, *, channels_last: bool) -> Course:
-    """Measure the course of a training step, once for each network and machine."""
+    """Measure the course of a training step, once for each network and machine.
+
+    Returns:
+        Without shares where memory does not suffice to train everything.
+    """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     key = _key(model, machine, layout)
-    flat = remember("course", key, lambda: _measure_course(model, machine.device, layout))
+    flat: dict[str, float] = {}
+    with suppress(_TooLargeError):
+        flat = remember("course", key, lambda: _measure_course(model, machine.device, layout))
     shares: dict[str, dict[str, float]] = {"before": {}, "behind": {}}
     for name, share in flat.items():
         side, _, parameter = name.partition(" ")
@@ -149,8 +162,10 @@ def _in_memory(measure: Callable[[int], T]) -> T:
         try:
             return measure(num_images)
         except RuntimeError as error:
-            if num_images == 1 or not is_lack_of_memory(error):
+            if not is_lack_of_memory(error):
                 raise
+            if num_images == 1:
+                raise _TooLargeError(str(error)) from error
         num_images //= 2
 
 

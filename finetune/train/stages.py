@@ -45,12 +45,14 @@ class TrainResult:
         probe: Validation accuracy of the probe, in [0, 1] or NaN, and the seconds it cost; None
             where none was fitted.
         stage_seconds: What each stage cost in all, by name.
+        earlier_seconds: How much of that was before an interruption.
     """
 
     chosen: Candidate
     history: tuple[EpochEnded, ...]
     probe: tuple[float, float] | None
     stage_seconds: Mapping[str, float]
+    earlier_seconds: float = 0.0
 
 
 @killed_workers_named()
@@ -90,12 +92,14 @@ def run_stages(
             device=accelerator.device, memory_format=layout[recipe.runtime.memory_format]
         )
         first = _take_up(session)
+        earlier_seconds = sum(session.seconds.values())
         for stage_index, stage in enumerate(recipe.stages[first:], start=first):
             _run_stage(session, stage, stage_index)
         network.to("cpu").eval()
     if best.candidate is None:  # every stage has at least one epoch, and each epoch is offered
         raise RecipeError([Problem("stages", "no stage trained anything")])
-    return TrainResult(best.candidate, tuple(session.history), session.probe, session.seconds)
+    history = tuple(session.history)
+    return TrainResult(best.candidate, history, session.probe, session.seconds, earlier_seconds)
 
 
 def _take_up(session: Session) -> int:

@@ -152,15 +152,14 @@ def test_labels_are_scored_as_they_are_learned(
     assert fitted.score(pairs[0], [f" {label} " for label in pairs[1]]) == 1.0
 
 
-def test_a_folder_or_a_csv_stands_for_its_files(
-    fitted: Classifier, tiny_folder: Path, tmp_path: Path
+def test_a_folder_stands_for_its_files(
+    fitted: Classifier, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = fitted.predict_table(tiny_folder / "blue")
     files = sorted((tiny_folder / "blue").iterdir())
     assert table["path"].tolist() == [str(path) for path in files]
-    shutil.copy(files[0], tmp_path / "1.png")
-    (tmp_path / "p.csv").write_text("path,label\n1.png,x\n")
-    assert fitted.predict(tmp_path / "p.csv").tolist() == ["blue"]
+    monkeypatch.setenv("HOME", str(tiny_folder))
+    assert fitted.predict(["~/blue/" + files[0].name]).tolist() == ["blue"]
 
 
 def test_what_is_fitted_again_names_the_photos_that_it_was_given(

@@ -1,6 +1,7 @@
 """A run that ended early goes on, and ends as the one that was never interrupted."""
 
 import csv
+import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -191,7 +192,7 @@ def test_frozen_layers_are_computed_once_or_not_as_before_whatever_room_there_is
             monkeypatch.setattr(
                 f"finetune.train.once.{name}", lambda *_: 100 << 30 if has_room else 0
             )
-        monkeypatch.setattr("finetune.train.once._num_bytes_stored", lambda backbone: 0)
+        monkeypatch.setattr("finetune.train.once.num_bytes_stored", lambda key, shapes: 0)
 
     recipe = make(stages=STAGES[:2])
     set_room(has_room_at_first)
@@ -199,3 +200,15 @@ def test_frozen_layers_are_computed_once_or_not_as_before_whatever_room_there_is
     assert ending(recipe, tmp_path / "cut", after=4)
     set_room(not has_room_at_first)
     assert_same(run(recipe, out=tmp_path / "cut", resume=True), whole)
+
+
+def test_a_run_goes_on_with_fewer_workers_and_more_room(make: Make, tmp_path: Path) -> None:
+    recipe = make(stages=STAGES[:1] + STAGES[2:])
+    whole = run(recipe, out=tmp_path / "whole")
+    assert ending(recipe, tmp_path / "cut", after=4)
+    runtime = {**recipe.runtime.model_dump(), "workers": 1, "checkpoint_gib": 3, "cache_gib": 1}
+    done = run(make(stages=recipe.stages, runtime=runtime), out=tmp_path / "cut", resume=True)
+    assert_same(done, whole)
+    assert done.seconds >= sum(
+        json.loads((done.folder / "metrics.json").read_text())["seconds"]["stages"].values()
+    )

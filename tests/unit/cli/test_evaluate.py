@@ -6,7 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
+
+
+def mirrored(photos: Path, folder: Path) -> Path:
+    """Write photos that the run has not seen: mirror images of those that it has."""
+    for path in sorted(photos.glob("*/*.png")):
+        place = folder / path.parent.name / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(place)
+    return folder
 
 
 def test_the_photos_of_the_run_keep_its_parts(made: Any, call: Callable[..., Any]) -> None:
@@ -33,10 +43,28 @@ def test_a_model_without_its_split_is_not_tested_on_its_own_photos(
 def test_other_photos_without_parts_are_taken_whole(
     made: Any, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
-    data = shutil.copytree(made.data, tmp_path / "photos")
+    data = mirrored(made.data, tmp_path / "photos")
     answer = call("evaluate", str(made.folder), "--data", str(data))
     assert answer.code == 0
     assert answer.out.startswith("test: 36 images\n  accuracy  ")
+    assert "left out" not in answer.out
+
+
+@pytest.mark.parametrize("as_csv", [False, True])
+def test_the_photos_of_the_run_are_known_wherever_they_stand_now(
+    made: Any, tmp_path: Path, call: Callable[..., Any], as_csv: bool
+) -> None:
+    data = source = shutil.copytree(made.data, tmp_path / "elsewhere" / "photos")
+    Image.new("RGB", (24, 24), (9, 9, 200)).save(data / "blue" / "new.png")
+    if as_csv:
+        source = data / "list.csv"
+        names = [path.relative_to(data).as_posix() for path in sorted(data.glob("*/*.png"))]
+        rows = [f"{name},{name.partition('/')[0]}" for name in names]
+        source.write_text("\n".join(["path,label", *rows, ""]))
+    answer = call("evaluate", str(made.folder), "--data", str(source), "--json")
+    part = json.loads(answer.out)["splits"]["test"]
+    assert part["num_samples"] == 7  # the test part of the run, and the one that nobody has seen
+    assert part["warnings"][0].startswith("30 photos have another part in the run, left out: ")
 
 
 def test_figures_of_validation_are_called_no_test(made: Any, call: Callable[..., Any]) -> None:
@@ -73,7 +101,9 @@ def test_a_part_that_cannot_be_is_refused(made: Any, call: Callable[..., Any]) -
 def test_photos_of_no_known_class_are_refused(
     made: Any, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
-    shutil.copytree(Path(made.data) / "red", tmp_path / "photos" / "purple")
+    mirrored(made.data, tmp_path / "mirrored")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "mirrored" / "red").rename(tmp_path / "photos" / "purple")
     answer = call("evaluate", str(made.folder), "--data", str(tmp_path / "photos"))
     assert answer.code == 3
     assert "hint: the model knows blue, green, red\n" in answer.err
@@ -82,7 +112,7 @@ def test_photos_of_no_known_class_are_refused(
 def test_a_csv_gives_figures_by_size_by_look_and_by_its_further_columns(
     made: Any, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
-    data = shutil.copytree(made.data, tmp_path / "photos")
+    data = mirrored(made.data, tmp_path / "photos")
     rows = [
         f"{file.relative_to(data).as_posix()},{file.parent.name},{'old' if row % 2 else 'new'}"
         for row, file in enumerate(sorted(data.rglob("*.png")))
@@ -108,9 +138,9 @@ def test_a_csv_gives_figures_by_size_by_look_and_by_its_further_columns(
 def test_a_folder_with_some_known_classes_and_some_others_is_scored_by_the_known(
     made: Any, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
-    data = tmp_path / "photos"
+    strangers, data = mirrored(made.data, tmp_path / "mirrored"), tmp_path / "photos"
     for name, source in (("red", "red"), ("Blue", "blue"), ("purple", "green")):
-        shutil.copytree(made.data / source, data / name)
+        shutil.copytree(strangers / source, data / name)
     (data / "read me.png").write_bytes(b"x")
     answer = call("evaluate", str(made.folder), "--data", str(data), "--json")
     figures = json.loads(answer.out)["splits"]["test"]
@@ -152,3 +182,24 @@ def test_photos_that_came_went_and_moved_since_the_run_are_told(
     assert part["warnings"][0] == (
         f"1 photo of the run no longer found under that name: train/blue/{moved.name}"
     )
+
+
+def test_what_the_run_left_out_stays_out(
+    tiny_folder: Path, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    data = tmp_path / "photos"
+    for number, path in enumerate(sorted(tiny_folder.glob("*/*.png"))):
+        place = data / ("train", "val", "test")[number % 3] / path.parent.name / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    wrong = next((data / "test" / "blue").iterdir())
+    (data / "test" / "blue" / "broken.png").write_bytes(b"no image")
+    fixes = tmp_path / "fixes.csv"
+    fixes.write_text(f"path,finding,action,reason\ntest/blue/{wrong.name},,exclude,wrong\n")
+    flags = ["--recipe", "probe", "--backbone", "test_vit", "--no-pretrained"]
+    run = tmp_path / "run"
+    made = call("run", "--data", str(data), "--out", str(run), "--exclude", str(fixes), *flags)
+    assert made.code == 0
+    answer = call("evaluate", str(run), "--data", str(data), "--json")
+    part = json.loads(answer.out)["splits"]["test"]
+    assert (part["num_samples"], part["num_unreadable"]) == (11, 0)

@@ -306,7 +306,7 @@ def test_without_shared_memory_no_worker_is_started(monkeypatch, samples):
     make_loader(images, batch_size=4, workers=0)
     with pytest.raises(FinetuneError, match="16 KiB are free in /dev/shm") as caught:
         make_loader(images, batch_size=4, workers=1)
-    assert caught.value.hint == "--set runtime.workers=0 decodes without further processes"
+    assert caught.value.hint.startswith("without further processes: run --set runtime.workers=0")
 
 
 def test_a_worker_that_finds_no_room_is_a_sentence():

@@ -311,3 +311,10 @@ def test_for_any_source_the_rules_hold(samples, seed):
         assert result["train"].get(name, 0) >= 1
         assert count >= 3 or result["train"][name] == count
     assert result["val"]["z"] == 1
+
+
+def test_a_group_that_stays_in_train_keeps_its_classes_there():
+    samples = [sample(f"{site}{i}", "common", group=site) for site in "ABC" for i in range(6)]
+    samples += [sample(f"{site}-own", f"only {site}", group=site) for site in "AB"]
+    index = split(samples, test=0)
+    assert {one.group for one in index.part("val")} == {"C"}

@@ -135,3 +135,21 @@ def test_preprocessing_comes_from_the_weights(tmp_path: Path) -> None:
 
 def test_timm_architecture_is_loadable_by_timm_alone() -> None:
     assert why_not_loadable(timm.create_model("test_resnet")) is None
+
+
+@pytest.mark.parametrize(
+    "content", [torch.zeros(2), [1, 2], {"model": "resnet50"}, {"state_dict": None}, {1: 2}]
+)
+def test_a_file_of_something_else_is_one_sentence(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(BackboneError, match=r"w\.pth (holds no weights|does not fit)"):
+        create_backbone("test_resnet", weights=tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("prefix", ["backbone.", "model.", "module."])
+def test_a_backbone_within_something_larger_is_found(tmp_path: Path, prefix: str) -> None:
+    state = create_backbone("test_resnet", pretrained=False).state_dict()
+    wrapped = {f"{prefix}{name}": value + 1 for name, value in state.items()}
+    torch.save(wrapped, tmp_path / "w.pth")
+    loaded = create_backbone("test_resnet", weights=tmp_path / "w.pth").state_dict()
+    assert all(torch.equal(loaded[name], value + 1) for name, value in state.items())

@@ -65,13 +65,14 @@ def test_a_processor_has_no_fast_bf16_until_it_is_measured(torch_tells, features
 def test_fp32_on_a_gpu_is_fp32_for_a_while_and_then_as_before() -> None:
     def rules() -> list[object]:
         if hasattr(torch.backends.cudnn, "conv"):
-            places = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)
+            cudnn = torch.backends.cudnn
+            places = (cudnn.conv, cudnn.rnn, torch.backends.cuda.matmul)
             return [place.fp32_precision for place in places]
         return [torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32]
 
     before = rules()
     with plain_fp32("cuda:0"):
-        assert rules() in (["ieee", "ieee"], [False, False])
+        assert rules() in (["ieee", "ieee", "ieee"], [False, False])
     assert rules() == before
     with plain_fp32("cpu"):
         assert rules() == before

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -176,3 +177,40 @@ def test_the_libraries_of_a_first_fit_are_loaded_when_their_threads_are_limited(
     command = [sys.executable, "-W", "ignore", "-c", FIRST_FIT]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     assert finished.stdout == "1 True True\n"
+
+
+def test_what_belongs_together_is_held_out_together() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 40).astype(np.int64)
+    bursts = np.repeat(np.arange(24), 5).astype(np.int64)
+    # A burst is told by itself alone: its frames are alike, its class is in none of its values.
+    values = generator.normal(size=(24, 30))[bursts] + 0.05 * generator.normal(size=(120, 30))
+    plain = Features(values.astype(np.float32), labels)
+    none = Features(np.empty((0, 30), np.float32), np.empty(0, np.int64))
+    alone = fit_probe(plain, none, num_classes=3)
+    together = fit_probe(replace(plain, units=bursts), none, num_classes=3)
+    assert together.strength < alone.strength / 10
+    assert together.reason == "least log loss over 5 folds of the training part"
+
+
+def test_units_of_one_image_each_change_nothing() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), 20).astype(np.int64)
+    values = (generator.normal(size=(60, 8)) + labels[:, None]).astype(np.float32)
+    none = Features(np.empty((0, 8), np.float32), np.empty(0, np.int64))
+    plain = fit_probe(Features(values, labels), none, num_classes=3)
+    single = fit_probe(Features(values, labels, np.arange(60)), none, num_classes=3)
+    assert (single.strength, single.reason) == (plain.strength, plain.reason)
+    assert np.array_equal(single.model.weight, plain.model.weight)
+
+
+def test_a_class_in_one_group_is_never_held_out() -> None:
+    labels = np.array([0] * 6 + [1] * 6, np.int64)
+    units = np.array([0] * 6 + [1, 1, 2, 2, 3, 3], np.int64)
+    values = np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32)
+    none = Features(np.empty((0, 4), np.float32), np.empty(0, np.int64))
+    found = fit_probe(Features(values, labels, units), none, num_classes=2)
+    assert np.isfinite(found.model.weight).all()
+    one_each = Features(values, labels, labels)
+    reason = fit_probe(one_each, none, num_classes=2).reason
+    assert reason == "each class has one training group, so none could be held out"
