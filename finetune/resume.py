@@ -27,11 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Interrupted", "find_interrupted", "is_finished"]
 
 _MISSING = object()
-# What may differ, since no result depends on it: a run may go on with fewer workers, or more room.
-_FREE = (
-    *("runtime.workers", "runtime.cache_gib", "runtime.cache_memory_share"),
-    *("runtime.checkpoint_gib", "runtime.checkpoint_share", "report.maps"),
-)
+# What may differ, since no result depends on it: a run may go on with fewer workers, for one.
+_FREE = ("runtime.workers", "runtime.checkpoint_gib", "runtime.checkpoint_share")
 
 
 def is_finished(path: Path) -> bool:

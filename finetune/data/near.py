@@ -9,13 +9,15 @@ or of one pattern are told apart. There are three steps, each over many pairs at
    horizontal frequencies alone, so one pair of products compares both ways. A crop is met halfway:
    windows of each thumbnail are compared with the whole of each other. All against all is a product
    of matrices, block by block; only thumbnails of like brightness meet.
-2. Thumbnails of like layout are registered: shifted and stretched until one lies on the other.
+2. Thumbnails of like layout are registered: shifted and stretched until one lies on the other. Of
+   very many that look alike, as frames of a camera that stands still, each is registered with the
+   most alike ones: enough to join them all, and not hours of work.
 3. Then colours must agree, and no more may be left than the finest structure explains.
 
 The answer depends on the pictures and not on their order.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cache, partial
@@ -49,6 +51,7 @@ _COARSE_STEPS, _FINE_STEPS = 4, 3  # of registration; more found no more
 _ROWS, _COLUMNS = 256, 2048  # of a block: its products take 4 MiB
 _PAIRS = 128  # that are registered at once: their pictures fit a cache
 _AT_ONCE = 4096  # thumbnails that are described at once: some 100 MiB
+_MOST = 128  # pairs of a thumbnail that are registered: the most alike, where all look alike
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,19 @@ class _Candidates:
         """Give some of them."""
         return _Candidates(*(getattr(self, field.name)[places] for field in fields(self)))
 
+    def with_more(self, others: "_Candidates") -> "_Candidates":
+        """Give these and others."""
+        names = [field.name for field in fields(self)]
+        return _Candidates(
+            *(np.concatenate([getattr(self, name), getattr(others, name)]) for name in names)
+        )
+
+    @classmethod
+    def none(cls) -> "_Candidates":
+        """Give no pair."""
+        places = np.empty(0, dtype=np.intp)
+        return cls(places, places, places, np.empty(0, dtype=bool), np.empty(0, dtype=np.float32))
+
 
 def find_near_duplicates(
     thumbnails: "NDArray[np.uint8]", *, workers: int = 1
@@ -145,27 +161,29 @@ def _lay_out(thumbnails: "NDArray[np.uint8]") -> _Layouts:
     return _Layouts(order, means[order], windows[:, order])
 
 
-def _blocks(layouts: _Layouts) -> tuple[list[slice], list[slice]]:
-    """Cut all pairs of like brightness into blocks: their rows, and their columns."""
+def _blocks(layouts: _Layouts) -> tuple[list[slice], list[list[slice]]]:
+    """Cut all pairs of like brightness into blocks: rows, and the columns of each."""
     levels = layouts.means[:, 0]
     rows, columns = [], []
     for top in range(0, len(levels), _ROWS):
         bottom = min(top + _ROWS, len(levels))
         end = int(np.searchsorted(levels, levels[bottom - 1] + _MEANS, side="right"))
-        for left in range(top, end, _COLUMNS):
-            rows.append(slice(top, bottom))
-            columns.append(slice(left, min(left + _COLUMNS, end)))
+        rows.append(slice(top, bottom))
+        lefts = range(top, end, _COLUMNS)
+        columns.append([slice(left, min(left + _COLUMNS, end)) for left in lefts])
     return rows, columns
 
 
 def _search(
-    thumbnails: "NDArray[np.uint8]", layouts: _Layouts, rows: slice, columns: slice
+    thumbnails: "NDArray[np.uint8]", layouts: _Layouts, rows: slice, columns: Sequence[slice]
 ) -> list[NearPair]:
-    """Find the pairs of one block."""
-    found = _best_of_each(_alike(layouts, rows, columns))
-    means = layouts.means[:, 1:]
-    near = np.abs(means[found.parts] - means[found.wholes]).max(1, initial=0) <= _MEANS
-    found = found.chosen(near)
+    """Find the pairs of some rows."""
+    found = _Candidates.none()
+    for block in columns:
+        more = _best_of_each(_alike(layouts, rows, block))
+        means = layouts.means[:, 1:]
+        near = np.abs(means[more.parts] - means[more.wholes]).max(1, initial=0) <= _MEANS
+        found = _most_alike(found.with_more(more.chosen(near)))
     starts = range(0, len(found.alike), _PAIRS)
     some = (found.chosen(slice(start, start + _PAIRS)) for start in starts)
     return [pair for pairs in some for pair in _confirmed(thumbnails, layouts.positions, pairs)]
@@ -197,6 +215,14 @@ def _best_of_each(candidates: _Candidates) -> _Candidates:
     is_first = np.ones(len(order), dtype=bool)
     is_first[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
     return candidates.chosen(order[is_first & (low != high)])
+
+
+def _most_alike(candidates: _Candidates) -> _Candidates:
+    """Keep of each darker thumbnail a bounded number of pairs, the most alike first."""
+    low = np.minimum(candidates.parts, candidates.wholes)
+    order = np.lexsort((-candidates.alike, low))
+    starts = np.searchsorted(low[order], low[order])  # of the pairs of the same thumbnail
+    return candidates.chosen(order[np.arange(len(order)) - starts < _MOST])
 
 
 def _confirmed(

@@ -148,11 +148,18 @@ class EarlierSplit:
 
     Attributes:
         parts: Of each image by its name, relative to the data folder.
-        parts_of_content: The same by digest, as far as it has digests.
+        parts_of_content: The same by digest, as far as it has digests; copies may be in several.
     """
 
     parts: Mapping[str, Split]
-    parts_of_content: Mapping[str, Split]
+    parts_of_content: Mapping[str, frozenset[Split]]
+
+    def part_of(self, digest: str, *, preferred: Split | None = None) -> Split | None:
+        """Give the part of a content: that preferred where it is in several, else train."""
+        found = self.parts_of_content.get(digest, frozenset())
+        if preferred in found:
+            return preferred
+        return next((part for part in ("train", "val", "test") if part in found), None)
 
 
 def read_split(path: Path) -> EarlierSplit:
@@ -166,12 +173,15 @@ def read_split(path: Path) -> EarlierSplit:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file, strict=True))
         parts = {row["path"]: words[row["split"]] for row in rows}
-        digests = {row["digest"]: words[row["split"]] for row in rows if row.get("digest")}
+        contents: dict[str, set[Split]] = {}
+        for row in rows:
+            if row.get("digest"):
+                contents.setdefault(row["digest"], set()).add(words[row["split"]])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read the split {path}: {error}") from error
     except KeyError as error:
         raise DataError(f"{path} is no split: {error} is missing or unknown") from error
-    return EarlierSplit(parts, digests)
+    return EarlierSplit(parts, {digest: frozenset(found) for digest, found in contents.items()})
 
 
 def _finished(index: Index, samples: tuple[Sample, ...], fractions: Mapping[Split, float]) -> Index:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -103,11 +103,13 @@ def _meant(name: str, classes: Sequence[str]) -> str:
 def _with_parts_of_run(index: Index, source: str | Path, bundle: Bundle, *, split: Split) -> Index:
     """Give the samples the parts that they had when the model was trained on them."""
     is_same = absolute_path(source).resolve() == _trained_on(bundle)
-    file = bundle.folder.parent / "split.csv" if bundle.folder else None
-    if file is not None and file.is_file():
-        earlier = read_split(file)
+    run = bundle.folder.parent if bundle.folder else None
+    if run and all((run / name).is_file() for name in ("recipe.yaml", "split.csv")):
+        earlier, left_out = read_split(run / "split.csv"), _left_out(run)
+        kept = tuple(sample for sample in index.samples if sample.name not in left_out)
+        index = replace(index, samples=kept)
         if is_same:
-            return _with_parts(index, earlier, left_out=_left_out(file.parent))
+            return _with_parts(index, earlier)
         return _with_parts_of_content(index, earlier, split=split)
     if not is_same:
         return index
@@ -120,18 +122,16 @@ def _with_parts_of_run(index: Index, source: str | Path, bundle: Bundle, *, spli
     return index
 
 
-def _with_parts(index: Index, earlier: EarlierSplit, *, left_out: Collection[str]) -> Index:
+def _with_parts(index: Index, earlier: EarlierSplit) -> Index:
     """Give the samples the parts of a run; what has come or gone since is said.
 
     A photo of another name is known by its content. A new one counts where the source itself puts
-    it into val or test. What the run left out by name is left out again.
+    it into val or test.
     """
     samples, new = [], []
     for sample in index.samples:
-        if sample.name in left_out:
-            continue
         own = sample.split if sample.split in ("val", "test") else None
-        part = earlier.parts.get(sample.name) or earlier.parts_of_content.get(_digest(sample), own)
+        part = earlier.parts.get(sample.name) or earlier.part_of(_digest(sample)) or own
         if part is None:
             new.append(sample.name)
         else:
@@ -149,13 +149,14 @@ def _with_parts(index: Index, earlier: EarlierSplit, *, left_out: Collection[str
 
 def _with_parts_of_content(index: Index, earlier: EarlierSplit, *, split: Split) -> Index:
     """Give photos that a run knows by their content its parts, wherever they stand now."""
-    of_content = earlier.parts_of_content
-    found = {one.name: of_content.get(_digest(one)) for one in index.samples} if of_content else {}
+    asked = [one for one in index.samples if one.split in (None, split)]
+    if not earlier.parts_of_content:
+        asked = []
+    found = {one.name: earlier.part_of(_digest(one), preferred=split) for one in asked}
     known = {name: part for name, part in found.items() if part is not None}
     if not known:
         return index
-    asked = [one for one in index.samples if one.split in (None, split)]
-    used = [one.name for one in asked if known.get(one.name, split) != split]
+    used = [name for name, part in known.items() if part != split]
     samples = (replace(one, split=known.get(one.name, one.split or split)) for one in index.samples)
     said = list(index.warnings)
     if used:

@@ -9,6 +9,7 @@ one effect an import of this package has.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -46,6 +47,8 @@ BUILD_FAILURES = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError),
     *(NotImplementedError, OSError, RuntimeError, TypeError, ValueError, SafetensorError),
 )
+
+_FACE = ("forward_features", "forward_head", "num_classes", "num_features")  # of every timm model
 
 # A timm model: an nn.Module with `forward_features`, `forward_head`, `get_classifier`,
 # `reset_classifier` and `pretrained_cfg`, for which timm has no common type.
@@ -106,17 +109,28 @@ def _complete(model: TimmModel, name: str) -> None:
     Raises:
         BackboneError: It lacks what nobody can fill in; the sentence names it.
     """
-    missing = [one for one in ("forward_features", "num_features") if not hasattr(model, one)]
+    if type(model).__module__.startswith("timm."):
+        return
+    missing = [one for one in _FACE if not hasattr(model, one)]
     if missing:
         raise BackboneError(
             f"{name} is no model as timm has them: it lacks {join_names(missing)}",
             hint="build it by timm.models.build_model_with_cfg",
         )
-    known = getattr(model, "pretrained_cfg", None) or {}
-    filled = {"architecture": name.partition(".")[0], "input_size": (3, 224, 224)}
-    if any(known.get(key) is None for key in filled):
-        given = {key: value for key, value in dict(known).items() if value is not None}
-        model.pretrained_cfg = model.default_cfg = {**filled, **given}
+    known = dict(getattr(model, "pretrained_cfg", None) or {})
+    given = {key: value for key, value in known.items() if value is not None}
+    model.pretrained_cfg = model.default_cfg = {**_least_config(name), **given}
+
+
+def _least_config(name: str) -> dict[str, Any]:
+    """Give what the configuration of a model must say: a saved one stands in its folder."""
+    source, _, place = name.partition(":")
+    saved: dict[str, Any] = {}
+    if source == "local-dir":
+        saved = json.loads((Path(place) / "config.json").read_text(encoding="utf-8"))
+    size = saved.get("pretrained_cfg", {}).get("input_size", (3, 224, 224))
+    architecture = saved.get("architecture", name.partition(".")[0])
+    return {"architecture": architecture, "input_size": tuple(size)}
 
 
 def _create(name: str, *, pretrained: bool, arguments: dict[str, Any]) -> TimmModel:

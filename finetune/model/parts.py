@@ -296,10 +296,22 @@ def _own_code(kind: type[nn.Module]) -> bytes:
         if name not in _OF_EVERY_CLASS and _is_plain(value):
             found.append((name, value))
         found += [
-            (name, _code_of(method.__code__), method.__defaults__, method.__kwdefaults__)
+            (name, _code_of(method.__code__), [*map(_known, _defaults_of(method))])
             for method in _functions(value)
         ]
     return repr(found).encode()
+
+
+def _defaults_of(function: FunctionType) -> list[Any]:
+    """Give the defaults of a function, those of keywords by their names."""
+    return [*(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items())]
+
+
+def _known(value: Any) -> Any:
+    """Give what has the same text in every process: a plain value, or a name."""
+    if isinstance(value, tuple):
+        return [*map(_known, value)]
+    return value if _is_plain(value) else getattr(value, "__qualname__", type(value).__qualname__)
 
 
 def _functions(value: object) -> list[FunctionType]:

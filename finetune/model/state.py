@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def fit_state(
         missing, unknown or of another shape.
     """
     wanted = model.state_dict()
-    state = _without_prefix(state, wanted)
     classifier = tuple(_classifier_prefixes(model))
+    state = _without_prefix(state, {key for key in wanted if not key.startswith(classifier)})
     differing = [
         key
         for key in sorted(wanted.keys() | state.keys())
@@ -46,7 +46,7 @@ def fit_state(
 
 
 def _without_prefix(
-    state: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
+    state: Mapping[str, torch.Tensor], wanted: Collection[str]
 ) -> Mapping[str, torch.Tensor]:
     """Give the tensors of the backbone alone, where a file holds it within something larger."""
     if any(key in wanted for key in state):

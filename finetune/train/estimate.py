@@ -8,7 +8,6 @@ for each other.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -133,9 +132,11 @@ def measure_costs(
     frozen = speed["fused"]
     if runtime.frozen_precision == "bf16":
         frozen = speed.get("fused_bf16", frozen)
-    step = speed.get(f"train_{runtime.precision}", speed.get("train_fp32", math.inf))
+    forward = speed.get("forward", speed["fused"])
+    # Where memory did not suffice to measure a step of everything: as long as three passes.
+    step = speed.get(f"train_{runtime.precision}", speed.get("train_fp32", forward / 3))
     return Costs(
-        forward=1 / speed.get("forward", speed["fused"]),
+        forward=1 / forward,
         fused=1 / speed["fused"],
         frozen=1 / frozen,
         step=1 / step,

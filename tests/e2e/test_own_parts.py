@@ -71,13 +71,17 @@ def test_a_module_registered_without_timms_builder_goes_all_the_way(
     photo = next(tiny_folder.glob("*/*.png"))
     again = load(tmp_path / "run", device="cpu")
     assert np.array_equal(again.predict_proba([photo]), done.predict_proba([photo]))
+    again.save(tmp_path / "saved")
+    saved = load(tmp_path / "saved", device="cpu")
+    assert np.array_equal(saved.predict_proba([photo]), done.predict_proba([photo]))
 
 
 def test_a_module_that_is_no_backbone_is_refused_at_once() -> None:
     with pytest.raises(BackboneError) as caught:
         create_backbone("bare_of_ones_own", pretrained=False)
     assert caught.value.message == (
-        "bare_of_ones_own is no model as timm has them: it lacks forward_features, num_features"
+        "bare_of_ones_own is no model as timm has them: it lacks forward_features, forward_head, "
+        "num_classes, num_features"
     )
 
 

@@ -202,11 +202,13 @@ def test_frozen_layers_are_computed_once_or_not_as_before_whatever_room_there_is
     assert_same(run(recipe, out=tmp_path / "cut", resume=True), whole)
 
 
-def test_a_run_goes_on_with_fewer_workers_and_more_room(make: Make, tmp_path: Path) -> None:
+def test_a_run_goes_on_with_other_workers_and_more_room_for_checkpoints(
+    make: Make, tmp_path: Path
+) -> None:
     recipe = make(stages=STAGES[:1] + STAGES[2:])
     whole = run(recipe, out=tmp_path / "whole")
     assert ending(recipe, tmp_path / "cut", after=4)
-    runtime = {**recipe.runtime.model_dump(), "workers": 1, "checkpoint_gib": 3, "cache_gib": 1}
+    runtime = {**recipe.runtime.model_dump(), "workers": 1, "checkpoint_gib": 3}
     done = run(make(stages=recipe.stages, runtime=runtime), out=tmp_path / "cut", resume=True)
     assert_same(done, whole)
     assert done.seconds >= sum(

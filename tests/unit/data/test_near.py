@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from finetune.data.groups import joined
 from finetune.data.near import find_near_duplicates
 from finetune.data.thumbnail import make_thumbnail
 
@@ -114,3 +115,18 @@ def test_a_thumbnail_has_one_shape_whatever_the_image(mode, size):
     thumbnail = make_thumbnail(Image.new(mode, size, 50))
     assert (thumbnail.shape, thumbnail.dtype) == ((32, 32, 3), np.uint8)
     assert (thumbnail[..., 0] == 50).all()
+
+
+def test_very_many_that_look_alike_are_joined_without_comparing_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = np.random.default_rng(0)
+    scene = generator.integers(0, 255, (8, 8, 3)).repeat(4, axis=0).repeat(4, axis=1)
+    frames = np.clip(scene + generator.normal(0, 4, (200, 32, 32, 3)), 0, 255).astype(np.uint8)
+    every = find_near_duplicates(frames)
+    assert len(every) > 200 * 60  # each with each would be 19,900
+    monkeypatch.setattr("finetune.data.near._MOST", 6)
+    some = find_near_duplicates(frames)
+    assert len(some) <= 200 * 6
+    (group,) = joined((pair.one, pair.other) for pair in some)
+    assert len(group) == 200

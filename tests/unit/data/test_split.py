@@ -210,7 +210,16 @@ def test_the_split_is_written_and_read_back(tmp_path):
     assert rows[0]["group"] == "g, 1"
     read = read_split(tmp_path / "split.csv")
     assert read.parts == {one.name: one.split for one in index.samples}
-    assert read.parts_of_content == {one.digest: one.split for one in index.samples}
+    assert {read.part_of(one.digest) for one in index.part("val")} == {"val"}
+    assert read.part_of("another") is None
+
+
+def test_a_copy_in_two_parts_is_of_the_one_that_is_asked_for(tmp_path):
+    rows = ["path,split,digest", "a,test,d", "b,train,d", "c,val,e"]
+    (tmp_path / "split.csv").write_text("\n".join([*rows, ""]))
+    read = read_split(tmp_path / "split.csv")
+    assert read.part_of("d", preferred="test") == "test"
+    assert read.part_of("d", preferred="val") == read.part_of("d") == "train"
 
 
 def reused(tmp_path, samples: list[Sample], *rows: str) -> Index:
