@@ -31,6 +31,9 @@ def make_thumbnail(image: "Image") -> "NDArray[np.uint8]":
         width, height = image.size
         sampled = (min(width, _SAMPLED), min(height, _SAMPLED))
         image = image.resize(sampled, Image.Resampling.NEAREST)
-    small = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=_GAP)
+    if image.width % SIDE or image.height % SIDE:
+        small = image.resize((SIDE, SIDE), Image.Resampling.BILINEAR, reducing_gap=_GAP)
+    else:  # as photos of 224 pixels are: whole pixels alone, in half of the time
+        small = image.reduce((image.width // SIDE, image.height // SIDE))
     pixels = np.asarray(small)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
