@@ -162,6 +162,7 @@ def test_a_folder_stands_for_its_files(
     assert fitted.predict(["~/blue/" + files[0].name]).tolist() == ["blue"]
 
 
+@pytest.mark.slow
 def test_what_is_fitted_again_names_the_photos_that_it_was_given(
     fitted: Classifier, pairs: tuple[list[Path], list[str]], tmp_path: Path
 ) -> None:
