@@ -12,6 +12,12 @@ import kills
 
 pytestmark = pytest.mark.slow  # each starts several processes that train
 
+# One of each kind; `make faults` does all.
+SAMPLE = (
+    *("SIGTERM", "a worker killed", "a photo overwritten", "a full disk"),
+    "no memory for a batch",
+)
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -21,7 +27,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", list(faults.FAULTS))
+@pytest.mark.parametrize("name", SAMPLE)
 def test_a_fault_is_named_and_the_resumed_run_is_the_same(work: Path, name: str) -> None:
     fault = faults.FAULTS[name]
     if (fault.on_small_disk or "unshare" in fault.launcher) and not faults.can_mount():
@@ -34,6 +40,6 @@ def test_a_fault_is_named_and_the_resumed_run_is_the_same(work: Path, name: str)
 
 
 def test_runs_killed_at_random_moments_end_as_if_they_had_not_been(tmp_path: Path) -> None:
-    outcomes = kills.kill_often(tmp_path, 3, seed=1)
-    assert len(outcomes) == 3
+    outcomes = kills.kill_often(tmp_path, 2, seed=1)
+    assert len(outcomes) == 2
     assert all(outcome.is_same for outcome in outcomes), outcomes
