@@ -68,15 +68,16 @@ def check(
     from finetune.report.findings import findings_document
 
     screen = Screen(sys.stderr)
-    index = _index(data)
+    source = absolute_path(data)
+    index = _index(source)
     judge = None if backbone is None else _Judge(backbone, index)
     examined = _examine(index, screen, kept=judge.kept if judge else None)
     suspects = judge.find_suspects(examined.index, screen) if judge else []
     findings = sort_findings([*find_problems(examined), *suspects])
-    place = str(absolute_path(data).resolve())
+    place = str(source.resolve())
     document = findings_document(findings, examined, data=place, backbone=backbone)
     if out is not None:
-        _write(document, findings, examined, out, data=absolute_path(data))
+        _write(document, findings, examined, out, data=source)
     if json:
         print_json(document)
     else:
@@ -89,11 +90,10 @@ def check(
         raise DataError(f"{number} {noun} in {data}", hint="without --strict this is no error")
 
 
-def _index(data: str) -> Index:
+def _index(path: Path) -> Index:
     """Find the photos, with their classes where there are any."""
     from finetune.data.index import index_source, index_unlabelled
 
-    path = absolute_path(data)
     unlabelled = index_unlabelled(path) if path.is_dir() else None
     return unlabelled or index_source(path)
 

@@ -178,10 +178,10 @@ def _search(
     thumbnails: "NDArray[np.uint8]", layouts: _Layouts, rows: slice, columns: Sequence[slice]
 ) -> list[NearPair]:
     """Find the pairs of some rows."""
+    means = layouts.means[:, 1:]
     found = _Candidates.none()
     for block in columns:
         more = _best_of_each(_alike(layouts, rows, block))
-        means = layouts.means[:, 1:]
         near = np.abs(means[more.parts] - means[more.wholes]).max(1, initial=0) <= _MEANS
         found = _most_alike(found.with_more(more.chosen(near)))
     starts = range(0, len(found.alike), _PAIRS)

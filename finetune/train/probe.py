@@ -175,7 +175,7 @@ def _splits(train: Features) -> tuple[Sequence[_Split], str]:
     labels, units = train.labels, train.units
     if units is None:
         units = np.arange(len(labels))
-    homes = np.array([len(np.unique(units[labels == label])) for label in range(labels.max() + 1)])
+    homes = np.bincount(np.unique(np.stack([labels, units]), axis=1)[0])  # units of each class
     alone, shared = np.flatnonzero(homes[labels] == 1), np.flatnonzero(homes[labels] > 1)
     if not len(shared):
         single = "image" if len(np.unique(units)) == len(units) else "group"
@@ -186,6 +186,8 @@ def _splits(train: Features) -> tuple[Sequence[_Split], str]:
         held_out = shared[held]
         splits.append((rows, held_out[np.isin(labels[held_out], labels[rows])]))
     splits = [(rows, held_out) for rows, held_out in splits if len(held_out)]
+    if not splits:
+        return [], "each fold would hold out all groups of its classes"
     num_held = len(splits[0][1])
     if num_held >= MIN_FOLD:
         return splits[:1], f"least log loss on {num_held:,} training images held out"

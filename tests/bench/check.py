@@ -25,6 +25,7 @@ from changes import LIKE, ONE_PICTURE, save
 from check_speed import NUM_ROUNDS, NUM_TIMED, measure_speed
 from PIL import Image
 
+from finetune.components.pixels import MAX_PIXELS
 from finetune.data.check import Examined, examine_images
 from finetune.data.findings import find_problems
 from finetune.data.index import index_source
@@ -41,7 +42,6 @@ from finetune.types import Sample
 LIBRARIES = ("numpy", "pillow", "scikit-learn", "timm", "torch")
 BACKBONE = "mobilenetv2_100.in1k"
 PARTS = ("near", "cut", "labels", "similar", "speed")
-LIMIT = 178_956_970
 # The part that is used of each set; of textures the part on which nothing was chosen.
 SETS = {
     "textures, val": "textures/val",
@@ -103,7 +103,7 @@ def rows_of(name: str, assets: Path, work: Path, parts: Sequence[str]) -> Iterat
 
 def source_photos(folder: Path) -> list[tuple[str, Path]]:
     """List the photos of a set, each content once, with their classes."""
-    samples = examine_images(index_source(folder), max_pixels=LIMIT, workers=2).index.samples
+    samples = examine_images(index_source(folder), max_pixels=MAX_PIXELS, workers=2).index.samples
     distinct = {sample.digest: (str(sample.label), sample.path) for sample in samples}
     return sorted(distinct.values())
 
@@ -235,7 +235,7 @@ def featured(
 
 def examine(folder: Path) -> Examined:
     """Examine a folder with both cores."""
-    return examine_images(index_source(folder), max_pixels=LIMIT, workers=2)
+    return examine_images(index_source(folder), max_pixels=MAX_PIXELS, workers=2)
 
 
 def found_kinds(examined: Examined) -> dict[str, set[str]]:

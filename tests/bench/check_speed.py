@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from finetune.components.pixels import MAX_PIXELS
 from finetune.data.check import examine_images
 from finetune.data.decode import decode
 from finetune.data.near import find_near_duplicates
@@ -27,7 +28,6 @@ LARGE_PX = (4000, 3000)
 TINY = "cifar10-mini"
 CLOCKS = ("wall", "processor")
 STEPS = ("pillow", "decode", "look", "examine")
-LIMIT = 178_956_970
 
 Clocked = tuple[float, float]  # seconds by the wall, and by the processor
 
@@ -64,7 +64,7 @@ def measure_kind(paths: Sequence[Path], number: int) -> list[dict[str, Any]]:
     steps: Mapping[str, Callable[[Sequence[Path]], Mapping[str, Clocked]]] = {
         "pillow": partial(time_decoding, "pillow", open_as_others_do),
         "decode": freed_memory_kept()(
-            partial(time_decoding, "decode", partial(decode, max_pixels=LIMIT))
+            partial(time_decoding, "decode", partial(decode, max_pixels=MAX_PIXELS))
         ),
         "look": time_looking,
     }
@@ -120,7 +120,7 @@ def time_looking(paths: Sequence[Path]) -> Mapping[str, Clocked]:
         if done == total:  # the search comes after the last image
             marks.append(since(start))
 
-    examine_images(index_of(paths), max_pixels=LIMIT, workers=2, progress=note)
+    examine_images(index_of(paths), max_pixels=MAX_PIXELS, workers=2, progress=note)
     return {"look": marks[-1], "examine": since(start)}
 
 
@@ -128,7 +128,7 @@ def make_large(paths: Sequence[Path], folder: Path) -> list[Path]:
     """Write photos anew as a camera does: 12 megapixels, JPEG of quality 90."""
     made = []
     for number, path in enumerate(random.Random(0).sample(list(paths), NUM_DIFFERENT)):
-        large = decode(path, max_pixels=LIMIT).resize(LARGE_PX)
+        large = decode(path, max_pixels=MAX_PIXELS).resize(LARGE_PX)
         made.append(folder / f"{number}.jpg")
         large.save(made[-1], quality=90)
     return made
@@ -144,7 +144,7 @@ def different_thumbnails(paths: Sequence[Path]) -> list[Any]:
     """Make thumbnails of photos and, since there are too few, of a quarter of each."""
     thumbnails = []
     for path in paths:
-        image = decode(path, max_pixels=LIMIT)
+        image = decode(path, max_pixels=MAX_PIXELS)
         quarter = image.crop((0, 0, max(1, image.width // 2), max(1, image.height // 2)))
         thumbnails += [make_thumbnail(image), make_thumbnail(quarter)]
     return thumbnails

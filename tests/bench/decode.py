@@ -28,6 +28,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from finetune.components.augment import StandardAugment
+from finetune.components.pixels import MAX_PIXELS
 from finetune.components.preprocess import Preprocessing
 from finetune.data.decode import decode
 from finetune.data.loading import EvalImages, TrainImages
@@ -40,7 +41,6 @@ BACKBONE = "mobilenetv2_100.in1k"
 LONG, SHORT, QUALITY = 4000, 3000, 90
 NOISE = 8.0  # of 255, standard deviation of each pixel and channel
 SETTINGS = ("full", "reduced")
-LIMIT = 178_956_970
 
 
 def main() -> int:
@@ -136,19 +136,19 @@ def with_setting(bundle: Bundle, setting: str) -> Bundle:
 
 def size_of(path: Path, preprocessing: Preprocessing) -> tuple[int, int]:
     """Tell the size that a file is decoded at for evaluation."""
-    return decode(path, max_pixels=LIMIT, reduction=preprocessing.reduction).size
+    return decode(path, max_pixels=MAX_PIXELS, reduction=preprocessing.reduction).size
 
 
 def evaluated(paths: Sequence[Path], preprocessing: Preprocessing) -> Dataset[Any]:
     """Give photos as evaluation sees them."""
-    read = partial(decode, max_pixels=LIMIT, reduction=preprocessing.reduction)
+    read = partial(decode, max_pixels=MAX_PIXELS, reduction=preprocessing.reduction)
     return EvalImages(samples_of(paths), preprocessing.transform(), ("photo",), read)
 
 
 def trained(paths: Sequence[Path], preprocessing: Preprocessing) -> Dataset[Any]:
     """Give photos as training sees them, by the default augmentation."""
     augment, spec = StandardAugment(), preprocessing.spec
-    read = partial(decode, max_pixels=LIMIT, reduction=augment.reduction(spec))
+    read = partial(decode, max_pixels=MAX_PIXELS, reduction=augment.reduction(spec))
     return TrainImages(samples_of(paths), augment.build(spec), ("photo",), 0, read)
 
 

@@ -395,7 +395,6 @@ def test_sections_load_without_albumentations(monkeypatch):
 
 @pytest.mark.parametrize(("width", "height"), [(640, 32), (32, 640), (480, 32)])
 def test_strong_takes_every_shape(width: int, height: int) -> None:
-    spec = InputSpec(width=width, height=height, interpolation="bicubic")
-    augment = StrongAugment(erase=1.0).build(spec)
+    augment = StrongAugment(erase=1.0).build(InputSpec(height, width, "bicubic"))
     image = np.zeros((90, 900, 3), np.uint8)
     assert all(augment(image, seed=seed).shape == (height, width, 3) for seed in range(30))

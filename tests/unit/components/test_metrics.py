@@ -207,14 +207,13 @@ def test_a_split_that_holds_one_of_two_classes_has_every_figure_but_the_area():
     assert undefined == {"roc_auc_ovr", "top_5_accuracy"}
 
 
-@pytest.mark.parametrize("num_classes", [2, 5, 6])
-@pytest.mark.parametrize("num_found", [1, 2, 5, 6])
+@pytest.mark.parametrize(
+    ("num_classes", "num_found"), [(2, 1), (2, 2), (5, 1), (5, 2), (5, 5), (6, 5), (6, 6)]
+)
 @pytest.mark.parametrize("name", sorted(METRICS))
 def test_which_figures_are_defined_is_known_without_computing_them(
     name: str, num_classes: int, num_found: int
 ) -> None:
-    if num_found > num_classes:
-        pytest.skip("so many classes there are not")
     probs = np.random.default_rng(0).dirichlet(np.ones(num_classes), 40)
     value = METRICS[name](probs, np.arange(40) % num_found)
     told = is_defined(f"val_{name}", num_classes=num_classes, num_found=num_found)

@@ -26,7 +26,6 @@ from finetune.model.backbone import create_backbone
 from finetune.model.boundary import NoSplit, Split, split_network
 from finetune.model.depth import describe_parameters
 from finetune.model.network import Network, build_network
-from finetune.model.parts import digest_of
 from finetune.train.freeze import freeze, set_modes
 from tests.unit.model.conftest import MakeNetwork
 from tests.unit.model.test_every_backbone import SAMPLE
@@ -369,51 +368,3 @@ def test_forty_backbones_are_traced_and_split_exactly(name: str, policy: str) ->
 )
 def test_rows_of_an_image_and_sizes_beside_tensors_may_cross(name: str, reason: str) -> None:
     assert check_split(name)["reason"].startswith(reason)
-
-
-def test_the_code_of_a_module_of_ones_own_counts() -> None:
-    def made(exponent: int) -> nn.Module:
-        class Pool(nn.Module):
-            def forward(self, values: torch.Tensor) -> torch.Tensor:
-                return values.mean((2, 3)) if exponent else values.amax((2, 3))
-
-        class Other(nn.Module):
-            def forward(self, values: torch.Tensor) -> torch.Tensor:
-                return values.sum((2, 3)) if exponent else values.amax((2, 3))
-
-        Other.__qualname__ = Pool.__qualname__
-        return (Pool if exponent else Other)()
-
-    assert digest_of(made(1), "head_inputs") == digest_of(made(1), "head_inputs")
-    assert digest_of(made(0), "head_inputs") != digest_of(made(1), "head_inputs")
-
-
-def _halve(values: torch.Tensor) -> torch.Tensor:
-    return values / 2
-
-
-def _double(values: torch.Tensor) -> torch.Tensor:
-    return values * 2
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"scale": 2.0},
-        {"half": staticmethod(_double)},
-        {"gain": property(_double)},
-        {"half": classmethod(_double)},
-        {"forward": torch.no_grad()(_double)},
-        {"forward": lambda self, values, scale=2.0: values * scale},
-    ],
-)
-def test_all_that_stands_in_a_class_of_ones_own_counts(change: dict[str, object]) -> None:
-    plain = {
-        "scale": 1.0,
-        "half": staticmethod(_halve),
-        "gain": property(_halve),
-        "forward": torch.no_grad()(_halve),
-    }
-    classes = [type("Own", (nn.Module,), {**plain, **more}) for more in ({}, {}, change)]
-    first, same, other = (digest_of(made(), "head_inputs") for made in classes)
-    assert first == same != other

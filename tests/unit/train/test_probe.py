@@ -214,3 +214,17 @@ def test_a_class_in_one_group_is_never_held_out() -> None:
     one_each = Features(values, labels, labels)
     reason = fit_probe(one_each, none, num_classes=2).reason
     assert reason == "each class has one training group, so none could be held out"
+
+
+def test_folds_that_hold_out_whole_classes_choose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    labels = np.array([0, 0, 1, 1], np.int64)
+    features = Features(np.eye(4, dtype=np.float32), labels)
+
+    def by_class(labels: np.ndarray, *_: object) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [(np.flatnonzero(labels != one), np.flatnonzero(labels == one)) for one in (0, 1)]
+
+    monkeypatch.setattr("finetune.train.probe._folds", by_class)
+    none = Features(np.empty((0, 4), np.float32), np.empty(0, np.int64))
+    assert fit_probe(features, none, num_classes=2).reason == (
+        "each fold would hold out all groups of its classes"
+    )
