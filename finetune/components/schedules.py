@@ -6,7 +6,7 @@ before the schedule starts.
 """
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -38,8 +38,12 @@ class CosineSchedule(Section):
 
 
 class OneCycleSchedule(Section):
-    """Up along a cosine to the learning rate, then down along another (1708.07120)."""
+    """Up along a cosine to the learning rate, then down along another (1708.07120).
 
+    It has a rise of its own: the stage's warm-up is left out.
+    """
+
+    rises: ClassVar[bool] = True
     kind: Literal["one_cycle"] = "one_cycle"
     peak: Number = Field(0.3, gt=0, lt=1, description="Part of the stage at which the rate peaks.")
     start: Number = Field(0.04, gt=0, le=1, description="Multiple of the rate at the start.")

@@ -1,11 +1,14 @@
 """Groups of what pairs join, directly or through others, and what is held out together."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+from finetune.data.words import counted
 from finetune.types import Sample
 
-__all__ = ["joined", "unit_of"]
+__all__ = ["dependence_note", "joined", "unit_of"]
+
+_MOSTLY_ALONE = 0.9  # of the images of a part: what belongs together then moves nothing
 
 T = TypeVar("T", bound=Any)  # things that have an order
 
@@ -29,3 +32,19 @@ def joined(pairs: Iterable[tuple[T, T]]) -> tuple[tuple[T, ...], ...]:
 def unit_of(sample: Sample) -> str:
     """Name what is held out together: a group of the manifest, or files that show one picture."""
     return f"group {sample.group}" if sample.group else str(sample.picture)
+
+
+def dependence_note(samples: Sequence[Sample]) -> str:
+    """Say that images of a part belong together, where intervals of its figures mislead.
+
+    Returns:
+        Empty where nearly all images are by themselves.
+    """
+    units = {unit_of(one) if one.group or one.picture else one.name for one in samples}
+    if len(units) > _MOSTLY_ALONE * len(samples):
+        return ""
+    images = counted(len(samples), "image", "is/are")
+    return (
+        f"{images} of {counted(len(units), 'group')}: intervals take images as independent, and "
+        "are too narrow"
+    )

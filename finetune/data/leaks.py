@@ -11,7 +11,14 @@ from finetune.data.words import counted
 from finetune.errors import join_names
 from finetune.types import Index, Sample, Split
 
-__all__ = ["Leaks", "conflict_warnings", "count_leaks", "find_duplicates", "leak_warnings"]
+__all__ = [
+    "Leaks",
+    "conflict_warnings",
+    "count_leaks",
+    "find_duplicates",
+    "leak_warnings",
+    "tell_leaks",
+]
 
 _MANY = 0.01  # of a part: copies can lift its accuracy by as much
 _WORDS: dict[Split, str] = {"val": "validation", "test": "test"}
@@ -41,7 +48,12 @@ def count_leaks(index: Index, split: Split) -> Leaks:
 
 def leak_warnings(index: Index, split: Split) -> tuple[str, ...]:
     """Say how far the figures of a part can be trusted; nothing where nothing leaks."""
-    leaks, total, word = count_leaks(index, split), len(index.part(split)), _WORDS[split]
+    return tell_leaks(count_leaks(index, split), len(index.part(split)), split)
+
+
+def tell_leaks(leaks: Leaks, total: int, split: Split) -> tuple[str, ...]:
+    """Say how far the figures of a part of so many images can be trusted, the leaks given."""
+    word = _WORDS[split]
     leaked = leaks.num_copies + leaks.num_near
     verdict = "slightly too good" if leaked < _MANY * total else "not to be trusted"
     kinds = (

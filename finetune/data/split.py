@@ -161,6 +161,10 @@ class EarlierSplit:
             return preferred
         return next((part for part in ("train", "val", "test") if part in found), None)
 
+    def is_trained_on(self, digest: str) -> bool:
+        """Tell whether a content is in train, whatever other parts it is in."""
+        return "train" in self.parts_of_content.get(digest, ())
+
 
 def read_split(path: Path) -> EarlierSplit:
     """Read what `write_split` wrote.

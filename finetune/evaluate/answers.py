@@ -57,6 +57,8 @@ class RunAnswers:
         predicted: (N,) int64 indices into the classes.
         probability: (N,) of the predicted class.
         digests: Of the N files; None where the run's files do not say.
+        groups: Of the N images, as the data names them; None where an image is by itself.
+        num_leaked: Images that the run was also trained on, as far as its files say.
         fingerprint: Of all images, labels and parts of the run; None where its files do not say.
         cost: What it cost.
     """
@@ -69,8 +71,23 @@ class RunAnswers:
     predicted: "NDArray[np.int64]"
     probability: "NDArray[np.float64]"
     digests: tuple[str | None, ...] = ()
+    groups: tuple[str | None, ...] = ()
+    num_leaked: int = 0
     fingerprint: str | None = None
     cost: Cost = Cost()
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether some images belong together."""
+        return bool(self.groups) and len(set(self.units)) < len(self.units)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """What is independent of one another: (N,) groups, and images that are in none."""
+        return tuple(
+            f"image {path}" if group is None else f"group {group}"
+            for path, group in zip(self.paths, self.groups, strict=True)
+        )
 
 
 def require_same(reference: RunAnswers, run: RunAnswers) -> None:
@@ -132,6 +149,7 @@ def aligned(run: RunAnswers, reference: RunAnswers) -> RunAnswers:
         predicted=number[run.predicted[rows]],
         probability=run.probability[rows],
         digests=tuple(run.digests[row] for row in rows) if run.digests else (),
+        groups=tuple(run.groups[row] for row in rows) if run.groups else (),
     )
 
 

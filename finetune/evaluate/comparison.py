@@ -5,8 +5,9 @@ Notable choices:
 - The first run is the reference; every other is compared with it. Whoever compares has a model and
   asks whether another one should take its place. To compare all pairs would cost certainty where
   nobody asked, and a reference chosen as the best of the very images flatters itself.
-- The verdict rests on McNemar's exact test of the accuracies. With several runs its p-values are
-  corrected by Holm, as are those of the classes, over all classes of all runs.
+- The verdict rests on McNemar's exact test of the accuracies, of groups where the data has any.
+  With several runs its p-values are corrected by Holm, as are those of the classes, over all
+  classes of all runs.
 - Images or classes that are not the same are refused: a difference would then be one of the photos.
 - What is compared are these very models. Another seed moves a recipe's accuracy as well.
 """
@@ -17,15 +18,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetune.data.words import counted
 from finetune.evaluate.answers import Cost, RunAnswers, aligned, require_same
 from finetune.evaluate.figures import count_confusion
 from finetune.evaluate.intervals import Interval, macro_f1_of_counts, wilson
-from finetune.evaluate.paired import bootstrap_differences, holm, mcnemar, newcombe
+from finetune.evaluate.paired import (
+    holm,
+    macro_f1_difference_interval,
+    mcnemar,
+    mcnemar_of_groups,
+    newcombe,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "LEVEL",
     "Answer",
     "ClassDifference",
     "Comparison",
@@ -94,7 +103,7 @@ class Difference:
         num_only_run: Images that the run alone gets right.
         num_only_reference: Images that the reference alone gets right.
         accuracy: Difference of the accuracies.
-        accuracy_interval: At 95 %; None where both are right on the same images.
+        accuracy_interval: Newcombe's, at 95 %; None where both are right on the same images.
         macro_f1: Difference of the macro F1.
         macro_f1_interval: At 95 %; None where it is not known, as where both answer the same.
         p_value: McNemar's.
@@ -209,9 +218,9 @@ def _figures(run: RunAnswers) -> RunFigures:
 def _macro_f1(run: RunAnswers) -> float:
     """Work out macro F1, over the classes that occur."""
     confusion = count_confusion(run.predicted, run.labels, num_classes=len(run.classes))
-    hits = confusion.diagonal()[None].astype(np.float64)
-    taken = confusion.sum(axis=0)[None].astype(np.float64)
-    return float(macro_f1_of_counts(hits, taken, confusion.sum(axis=1))[0])
+    true, said = np.nonzero(confusion)
+    counts = confusion[true, said][None]
+    return float(macro_f1_of_counts(counts, true, said, num_classes=len(run.classes))[0])
 
 
 def _differences(runs: Sequence[RunAnswers], seed: int) -> tuple[Difference, ...]:
@@ -229,28 +238,22 @@ def _differences(runs: Sequence[RunAnswers], seed: int) -> tuple[Difference, ...
 
 def _difference(reference: RunAnswers, run: RunAnswers, seed: int) -> Difference:
     """Compare a run with the reference; p-values are not corrected yet."""
-    counts = _paired_counts(reference, run, np.ones(len(run.labels), dtype=bool))
+    rows = np.ones(len(run.labels), dtype=bool)
+    counts = _paired_counts(reference, run, rows)
     _, only_reference, only_run, _ = counts
-    intervals = bootstrap_differences(
-        (reference.predicted, run.predicted),
-        run.labels,
-        num_classes=len(run.classes),
-        seed=seed,
-    )
-    # Where resamples cannot differ, as where one run is always right, there is Newcombe's.
-    accuracy_interval = intervals.accuracy
-    if accuracy_interval is None and only_reference + only_run:
-        accuracy_interval = newcombe(counts)
-    p_value = mcnemar(only_reference, only_run)
+    answers, num_classes = (reference.predicted, run.predicted), len(run.classes)
+    p_value = _p_value(reference, run, rows)
     return Difference(
         run=run.name,
         reference=reference.name,
         num_only_run=only_run,
         num_only_reference=only_reference,
         accuracy=(only_run - only_reference) / len(run.labels),
-        accuracy_interval=accuracy_interval,
+        accuracy_interval=newcombe(counts) if only_reference + only_run else None,
         macro_f1=_macro_f1(run) - _macro_f1(reference),
-        macro_f1_interval=intervals.macro_f1,
+        macro_f1_interval=macro_f1_difference_interval(
+            answers, run.labels, num_classes=num_classes, seed=seed
+        ),
         p_value=p_value,
         corrected_p_value=p_value,
         per_class=tuple(_class_difference(reference, run, k) for k in np.unique(run.labels)),
@@ -259,10 +262,11 @@ def _difference(reference: RunAnswers, run: RunAnswers, seed: int) -> Difference
 
 def _class_difference(reference: RunAnswers, run: RunAnswers, label: int) -> ClassDifference:
     """Compare two runs on the images of one class."""
-    counts = _paired_counts(reference, run, run.labels == label)
+    rows = run.labels == label
+    counts = _paired_counts(reference, run, rows)
     both, only_reference, only_run, _ = counts
     support = sum(counts)
-    p_value = mcnemar(only_reference, only_run)
+    p_value = _p_value(reference, run, rows)
     return ClassDifference(
         name=run.classes[label],
         support=support,
@@ -284,6 +288,17 @@ def _paired_counts(
     cells = (first & second, first & ~second, ~first & second, ~first & ~second)
     both, only_first, only_second, neither = (int(cell.sum()) for cell in cells)
     return both, only_first, only_second, neither
+
+
+def _p_value(reference: RunAnswers, run: RunAnswers, rows: "NDArray[np.bool_]") -> float:
+    """Test whether two runs are equally often right: of groups where images have any."""
+    first = (reference.predicted == reference.labels)[rows]
+    second = (run.predicted == run.labels)[rows]
+    if not run.has_groups:
+        return mcnemar(int((first & ~second).sum()), int((second & ~first).sum()))
+    _, units = np.unique(np.array(run.units)[rows], return_inverse=True)
+    differences = np.bincount(units, second.astype(int) - first.astype(int))
+    return mcnemar_of_groups(differences.astype(np.int64))
 
 
 def _verdict(one: Difference) -> str:
@@ -359,6 +374,18 @@ def _notes(runs: Sequence[RunAnswers]) -> tuple[str, ...]:
         notes.append(
             "the images have the same names and labels; whether they are the same files is not "
             "known, since the files of a run do not say"
+        )
+    leaking = [f"{run.num_leaked} for {run.name}" for run in runs if run.num_leaked]
+    if leaking:
+        notes.append(
+            f"of {counted(len(runs[0].labels), 'image')} some were also trained on, "
+            f"{' and '.join(leaking)}: who remembers them better looks better"
+        )
+    if runs[0].has_groups:
+        number = len(set(runs[0].units))
+        notes.append(
+            f"the images are of {counted(number, 'group')}, which p-values go by; intervals take "
+            "images as independent, and are too narrow"
         )
     devices = {run.cost.device for run in runs} - {None}
     if len(devices) > 1:

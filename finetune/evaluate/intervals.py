@@ -5,6 +5,7 @@ accuracy, precision and recall. F1 of one class is a function of a proportion an
 average over classes is none, so it is resampled.
 """
 
+from collections.abc import Iterator, Sequence
 from statistics import NormalDist
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -19,7 +20,9 @@ __all__ = [
     "NUM_RESAMPLES",
     "Interval",
     "bootstrap",
+    "draw_counts",
     "f1_interval",
+    "interval_of",
     "lower_bounds",
     "macro_f1_interval",
     "macro_f1_of_counts",
@@ -30,6 +33,7 @@ __all__ = [
 Interval: TypeAlias = tuple[float, float]
 
 NUM_RESAMPLES = 1_000  # the ends of a 95 % interval then rest on 25 resamples each
+_MOST_NUMBERS = 1 << 20  # in what is drawn at once: 8 MiB
 
 
 def wilson(successes: int, n: int, *, level: float = 0.95) -> Interval:
@@ -117,11 +121,12 @@ def macro_f1_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval | None:
-    """Give the stratified bootstrap's percentile interval of macro F1.
+    """Give the bootstrap's percentile interval of macro F1.
 
-    Resampling the images of one true class and counting what they are taken for is drawing its
-    row of the confusion matrix from a multinomial distribution. So no image is touched: the cost
-    is that of `num_resamples` draws for each cell that is not empty.
+    Resampling images and counting what they are taken for is drawing the confusion matrix from a
+    multinomial distribution. So no image is touched: the cost is that of `num_resamples` draws for
+    each cell that is not empty. (negative) Drawing within each class was tried first and left: of
+    two images of a class it shows half of the variance, and of one image none.
 
     Args:
         confusion: (K, K) counts, rows true, columns predicted.
@@ -130,41 +135,66 @@ def macro_f1_interval(
         seed: Seed of this function's own generator; the same seed gives the same interval.
 
     Returns:
-        Lower and upper end, in [0, 1]; None where all images of each class are taken for one class,
-        as where every image is right: the resamples would all be equal, and an interval of width 0
-        would say what nobody knows.
+        Lower and upper end, in [0, 1]; None where all resamples are equal, as where every image is
+        right: an interval of width 0 would say what nobody knows.
     """
-    support = confusion.sum(axis=1)  # (K,)
-    if np.count_nonzero(confusion, axis=1).max(initial=0) < 2:
-        return None
+    true, said = np.nonzero(confusion)
+    drawn = [
+        macro_f1_of_counts(counts, true, said, num_classes=len(confusion))
+        for counts in draw_counts(confusion[true, said], num_resamples, seed=seed)
+    ]
+    return interval_of(drawn, level)
+
+
+def draw_counts(
+    counts: "NDArray[np.integer]", num_resamples: int, *, seed: int
+) -> "Iterator[NDArray[np.int64]]":
+    """Draw how often each of C kinds of image is among as many images, drawn with replacement.
+
+    Args:
+        counts: (C,) how often each kind was seen, at least once; may be empty.
+        num_resamples: R, how often to draw.
+        seed: The same seed gives the same draws.
+
+    Yields:
+        (some, C) counts, R rows in all, of a few MiB each.
+    """
+    if not len(counts):
+        return
     generator = np.random.default_rng(seed)
-    hits = np.zeros((num_resamples, len(confusion)))  # (resamples, K)
-    taken = np.zeros_like(hits)
-    for true in np.flatnonzero(support):
-        columns = np.flatnonzero(confusion[true])
-        shares = confusion[true, columns] / support[true]
-        draws = generator.multinomial(support[true], shares, size=num_resamples)
-        taken[:, columns] += draws
-        hits[:, true] = draws[:, columns == true].sum(axis=1)
-    return percentiles(macro_f1_of_counts(hits, taken, support), level)
+    total, at_once = int(counts.sum()), max(1, _MOST_NUMBERS // len(counts))
+    for start in range(0, num_resamples, at_once):
+        number = min(at_once, num_resamples - start)
+        yield generator.multinomial(total, counts / total, size=number)
 
 
 def macro_f1_of_counts(
-    hits: "NDArray[np.floating]", taken: "NDArray[np.floating]", support: "NDArray[np.integer]"
+    counts: "NDArray[np.integer]",
+    true: "NDArray[np.integer]",
+    said: "NDArray[np.integer]",
+    *,
+    num_classes: int,
 ) -> "NDArray[np.float64]":
     """Give macro F1 of R resamples, over the classes that occur in each, as METRICS has it.
 
     Args:
-        hits: (R, K) images of each class that are taken for it.
-        taken: (R, K) images that are taken for each class.
-        support: (K,) images of each class, one at least in all.
+        counts: (R, C) images of each of C kinds.
+        true: (C,) the class of each kind.
+        said: (C,) what each kind is taken for.
+        num_classes: K.
 
     Returns:
-        (R,) in [0, 1].
+        (R,) in [0, 1]; 0 where there is no image.
     """
-    occurs = (support > 0) | (taken > 0)
-    f1 = 2 * hits / np.where(occurs, support + taken, 1)
-    averages: NDArray[np.float64] = f1.sum(axis=1) / occurs.sum(axis=1)
+    hits, support, taken = np.zeros((3, num_classes, len(counts)))  # (K, R) each
+    for place, (one, other) in enumerate(zip(true.tolist(), said.tolist(), strict=True)):
+        support[one] += counts[:, place]
+        taken[other] += counts[:, place]
+        if one == other:
+            hits[one] += counts[:, place]
+    occurring = support + taken
+    f1 = 2 * hits / np.where(occurring > 0, occurring, 1)
+    averages: NDArray[np.float64] = f1.sum(axis=0) / np.maximum(1, (occurring > 0).sum(axis=0))
     return averages
 
 
@@ -202,6 +232,12 @@ def bootstrap(
         drawn = np.concatenate([generator.choice(stratum, len(stratum)) for stratum in strata])
         values[turn] = metric(probs[drawn], labels[drawn])
     return None if np.isnan(values).any() else percentiles(values, level)
+
+
+def interval_of(drawn: "Sequence[NDArray[np.float64]]", level: float) -> Interval | None:
+    """Give the percentiles of resampled figures, in parts; None where all are equal."""
+    values = np.concatenate([*drawn, np.empty(0)])
+    return percentiles(values, level) if len(values) and np.ptp(values) > 0 else None
 
 
 def percentiles(values: "NDArray[np.float64]", level: float) -> Interval:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.data.content import digest_of
 from finetune.data.decode import UnreadableImageError, open_image_file
+from finetune.data.groups import dependence_note
 from finetune.data.index import index_source
+from finetune.data.leaks import Leaks, tell_leaks
 from finetune.data.split import EarlierSplit, read_split
 from finetune.data.words import counted
 from finetune.errors import DataError, join_names, nearest
@@ -73,7 +75,8 @@ def read_labelled(source: str | Path, *, split: Split, bundle: Bundle) -> Labell
             f"none of the classes in {source} is known to the model: {join_names(found)}",
             hint=f"the model knows {join_names(bundle.classes)}",
         )
-    return Labelled(samples, (*index.warnings, *_unknown_classes(samples, bundle.classes)))
+    notes = [*index.warnings, *_unknown_classes(samples, bundle.classes)]
+    return Labelled(samples, (*notes, *filter(None, [dependence_note(samples)])))
 
 
 def _unknown_classes(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[str, ...]:
@@ -105,11 +108,9 @@ def _with_parts_of_run(index: Index, source: str | Path, bundle: Bundle, *, spli
     is_same = absolute_path(source).resolve() == _trained_on(bundle)
     run = bundle.folder.parent if bundle.folder else None
     if run and all((run / name).is_file() for name in ("recipe.yaml", "split.csv")):
-        earlier, left_out = read_split(run / "split.csv"), _left_out(run)
-        kept = tuple(sample for sample in index.samples if sample.name not in left_out)
-        index = replace(index, samples=kept)
+        earlier = read_split(run / "split.csv")
         if is_same:
-            return _with_parts(index, earlier)
+            return _with_parts(_without(index, _left_out(run)), earlier, split=split)
         return _with_parts_of_content(index, earlier, split=split)
     if not is_same:
         return index
@@ -122,22 +123,35 @@ def _with_parts_of_run(index: Index, source: str | Path, bundle: Bundle, *, spli
     return index
 
 
-def _with_parts(index: Index, earlier: EarlierSplit) -> Index:
+def _without(index: Index, left_out: Collection[str]) -> Index:
+    """Leave out what a run left out of these very photos, and say how many these are."""
+    kept = tuple(sample for sample in index.samples if sample.name not in left_out)
+    number = len(index.samples) - len(kept)
+    if not number:
+        return index
+    said = f"{counted(number, 'photo')} that the run left out, left out here as well"
+    return replace(index, samples=kept, warnings=(*index.warnings, said))
+
+
+def _with_parts(index: Index, earlier: EarlierSplit, *, split: Split) -> Index:
     """Give the samples the parts of a run; what has come or gone since is said.
 
-    A photo of another name is known by its content. A new one counts where the source itself puts
-    it into val or test.
+    A photo is known by its content, as far as it has been seen, else by its name: files may have
+    been given one another's. A new one counts where the source itself puts it into val or test.
     """
-    samples, new = [], []
+    samples, new, num_copies = [], [], 0
     for sample in index.samples:
-        own = sample.split if sample.split in ("val", "test") else None
-        part = earlier.parts.get(sample.name) or earlier.part_of(_digest(sample)) or own
+        part = earlier.parts.get(sample.name)
+        if part is None or part == split:  # what is not asked for needs no second look
+            own, digest = sample.split if sample.split in ("val", "test") else None, _digest(sample)
+            part = earlier.part_of(digest, preferred=split) or part or own
+            num_copies += part == split and earlier.is_trained_on(digest)
         if part is None:
             new.append(sample.name)
         else:
             samples.append(replace(sample, split=part))
     gone = [name for name in earlier.parts if not os.path.lexists(index.root / name)]
-    said = list(index.warnings)
+    said = [*_copies_told(num_copies, samples, split), *index.warnings]
     if new:
         photos = counted(len(new), "photo", "is/are")
         said.append(f"{photos} of no part of the run, left out: {join_names(new)}")
@@ -152,24 +166,34 @@ def _with_parts_of_content(index: Index, earlier: EarlierSplit, *, split: Split)
     asked = [one for one in index.samples if one.split in (None, split)]
     if not earlier.parts_of_content:
         asked = []
-    found = {one.name: earlier.part_of(_digest(one), preferred=split) for one in asked}
+    digests = {one.name: _digest(one) for one in asked}
+    found = {name: earlier.part_of(one, preferred=split) for name, one in digests.items()}
+    copies = [name for name, digest in digests.items() if earlier.is_trained_on(digest)]
+    num_copies = sum(found[name] == split for name in copies)
     known = {name: part for name, part in found.items() if part is not None}
     if not known:
         return index
     used = [name for name, part in known.items() if part != split]
-    samples = (replace(one, split=known.get(one.name, one.split or split)) for one in index.samples)
-    said = list(index.warnings)
+    samples = [replace(one, split=known.get(one.name, one.split or split)) for one in index.samples]
+    said = [*_copies_told(num_copies, samples, split), *index.warnings]
     if used:
         photos = counted(len(used), "photo", "has/have")
         said.append(f"{photos} another part in the run, left out: {join_names(used)}")
     return replace(index, samples=tuple(samples), warnings=tuple(said))
 
 
+def _copies_told(num_copies: int, samples: Sequence[Sample], split: Split) -> tuple[str, ...]:
+    """Say that photos of the part asked for were also trained on, as the run itself did."""
+    total = sum(sample.split == split for sample in samples)
+    return () if split == "train" else tell_leaks(Leaks(num_copies, 0), total, split)
+
+
 def _left_out(run: Path) -> frozenset[str]:
     """Name what a run left out: as damaged, as a fix list said, or as another's photos."""
     file = run / "events.jsonl"
     try:
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else ()
+        # Not splitlines, which parts lines at characters that a name may hold.
+        lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else ()
         found = (json.loads(line) for line in lines if '"DataFound"' in line)
         return frozenset(item["name"] for event in found for item in event["left_out"])
     except (OSError, ValueError, KeyError, TypeError) as error:

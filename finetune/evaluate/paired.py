@@ -4,14 +4,13 @@ The images that both get right, or both wrong, say nothing of which model is bet
 So nothing here treats the two as if they had been measured on images of their own, which would
 make the interval of their difference far too wide.
 
-- Whether the accuracies differ: McNemar's exact test.
-- By how much, for accuracy and macro F1: a bootstrap that resamples images, each with both answers.
-- By how much, for the recall of one class, which may have ten images: Newcombe's interval, which
-  needs no draws and holds its level there.
+- Whether the accuracies differ: McNemar's exact test, of groups where images have any.
+- By how much, for accuracy and for the recall of one class, which may have ten images: Newcombe's
+  interval, which needs no draws and holds its level there.
+- By how much, for macro F1: a bootstrap that resamples images, each with both answers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,29 +18,16 @@ import numpy as np
 from finetune.evaluate.intervals import (
     NUM_RESAMPLES,
     Interval,
+    draw_counts,
+    interval_of,
     macro_f1_of_counts,
-    percentiles,
     wilson,
 )
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["DifferenceIntervals", "bootstrap_differences", "holm", "mcnemar", "newcombe"]
-
-
-@dataclass(frozen=True, slots=True)
-class DifferenceIntervals:
-    """Intervals of the second model's figures less the first's, at 95 % unless asked otherwise.
-
-    Attributes:
-        accuracy: None where all resamples have the same, as where both are right on the same
-            images: there is nothing to resample.
-        macro_f1: None for the same reason, as where both give the same answers.
-    """
-
-    accuracy: Interval | None
-    macro_f1: Interval | None
+__all__ = ["holm", "macro_f1_difference_interval", "mcnemar", "mcnemar_of_groups", "newcombe"]
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -64,6 +50,35 @@ def mcnemar(only_first: int, only_second: int) -> float:
     if not num_discordant:
         return 1.0
     return float(binomtest(only_first, num_discordant, 0.5).pvalue)
+
+
+def mcnemar_of_groups(differences: "NDArray[np.integer]") -> float:
+    """Give the two-sided p-value of McNemar's exact test of groups in place of images.
+
+    Images of one group, such as a burst, are right or wrong together, so they are no evidence of
+    their own. Were the models equally good, each group would favour the first as likely as the
+    second, by as much: the exact test of randomised signs (Fisher 1935). For groups of one image
+    it is `mcnemar`.
+
+    Args:
+        differences: (G,) of each group, the images that the second alone gets right less those that
+            the first alone gets right.
+
+    Example:
+        >>> f"{mcnemar_of_groups(np.array([-1] * 2 + [1] * 10)):.4f}", mcnemar_of_groups(
+        ...     np.array([30, 0])
+        ... )
+        ('0.0386', 1.0)
+    """
+    sizes = np.abs(differences[differences != 0])
+    chances = np.ones(1)  # of each sum from -S to S, by steps of 1
+    for size in sizes.tolist():
+        wider = np.zeros(len(chances) + 2 * size)
+        wider[: len(chances)] += chances / 2
+        wider[2 * size :] += chances / 2
+        chances = wider
+    sums = np.abs(np.arange(len(chances)) - len(chances) // 2)
+    return min(1.0, float(chances[sums >= abs(int(differences.sum()))].sum()))
 
 
 def holm(p_values: Sequence[float]) -> tuple[float, ...]:
@@ -111,7 +126,7 @@ def newcombe(counts: tuple[int, int, int, int], *, level: float = 0.95) -> Inter
     return max(low, -1.0), min(high, 1.0)
 
 
-def bootstrap_differences(
+def macro_f1_difference_interval(
     answers: tuple["NDArray[np.int64]", "NDArray[np.int64]"],
     labels: "NDArray[np.int64]",
     *,
@@ -119,12 +134,11 @@ def bootstrap_differences(
     num_resamples: int = NUM_RESAMPLES,
     level: float = 0.95,
     seed: int = 0,
-) -> DifferenceIntervals:
-    """Give the paired, stratified bootstrap's percentile intervals of two differences.
+) -> Interval | None:
+    """Give the paired bootstrap's percentile interval of a difference of macro F1.
 
-    An image is drawn with both answers. Of the images of one true class, which are drawn among
-    themselves, only the numbers of each pair of answers matter, and these follow a multinomial
-    distribution: no image is touched, as in `macro_f1_interval`.
+    An image is drawn with its class and both answers. Only the numbers of each such triple matter,
+    and these follow a multinomial distribution: no image is touched, as in `macro_f1_interval`.
 
     Args:
         answers: The first and the second model's: (N,) indices of classes each.
@@ -132,30 +146,21 @@ def bootstrap_differences(
         num_classes: K.
         num_resamples: Number of resamples.
         level: Share of such intervals that shall hold the truth, in (0, 1).
-        seed: Seed of this function's own generator; the same seed gives the same intervals.
+        seed: Seed of this function's own generator; the same seed gives the same interval.
+
+    Returns:
+        Of the second model's less the first's; None where all resamples have the same, as where
+        both give the same answers.
     """
-    first, second = answers
-    support = np.bincount(labels, minlength=num_classes)  # (K,)
-    hits = np.zeros((2, num_resamples, num_classes))
-    taken = np.zeros_like(hits)
-    generator = np.random.default_rng(seed)
-    for true in np.flatnonzero(support):
-        rows = labels == true
-        pairs, counts = np.unique(np.stack([first[rows], second[rows]]), axis=1, return_counts=True)
-        draws = generator.multinomial(support[true], counts / support[true], size=num_resamples)
-        for model, said in enumerate(pairs):
-            for answer in np.unique(said):
-                number = draws[:, said == answer].sum(axis=1)
-                taken[model, :, answer] += number
-                hits[model, :, true] += number * (answer == true)
-    accuracy = np.diff(hits.sum(axis=2), axis=0)[0] / len(labels)
-    first_f1, second_f1 = (macro_f1_of_counts(hits[m], taken[m], support) for m in (0, 1))
-    return DifferenceIntervals(*(_ends(drawn, level) for drawn in (accuracy, second_f1 - first_f1)))
-
-
-def _ends(drawn: "NDArray[np.float64]", level: float) -> Interval | None:
-    """Give the percentiles of resamples (R,); None where all are the same."""
-    return percentiles(drawn, level) if np.ptp(drawn) > 0 else None
+    kinds, counts = np.unique(np.stack([labels, *answers]), axis=1, return_counts=True)
+    true, *both = kinds
+    drawn = []
+    for some in draw_counts(counts, num_resamples, seed=seed):
+        first, second = (
+            macro_f1_of_counts(some, true, said, num_classes=num_classes) for said in both
+        )
+        drawn.append(second - first)
+    return interval_of(drawn, level)
 
 
 def _correlation(counts: tuple[int, int, int, int]) -> float:

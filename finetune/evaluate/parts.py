@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from finetune.data.groups import dependence_note
 from finetune.data.leaks import leak_warnings
 from finetune.errors import RecipeError
 from finetune.evaluate.evaluate import evaluate
@@ -124,11 +125,12 @@ class _Work:
 
     def score(self, outputs: Outputs, split: Split) -> EvalResult:
         """Make the figures of a split."""
+        dependence = dependence_note(self.index.part(split))
         return evaluate(
             replace(outputs, features=None),
             split=split,
             seed=self.recipe.seed,
-            notes=leak_warnings(self.index, split),
+            notes=[*leak_warnings(self.index, split), *filter(None, [dependence])],
         )
 
 

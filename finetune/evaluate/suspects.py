@@ -65,8 +65,8 @@ def find_suspect_labels(
     known, labels = np.unique(features.labels[rows], return_inverse=True)
     if len(known) < 2:
         return ()
-    judged = Features(features.values[rows], labels)
-    probs = predict_held_out(judged, [unit_of(samples[row]) for row in rows])
+    _, units = np.unique([unit_of(samples[row]) for row in rows], return_inverse=True)
+    probs = predict_held_out(Features(features.values[rows], labels, units))
     found = suspect_labels(probs, labels)
     return tuple(
         Finding(
@@ -82,12 +82,12 @@ def find_suspect_labels(
     )
 
 
-def predict_held_out(features: Features, units: Sequence[str]) -> NDArray[np.floating[Any]]:
+def predict_held_out(features: Features) -> NDArray[np.floating[Any]]:
     """Predict each image by a probe that has seen neither it nor its like.
 
     Args:
-        features: Of N images; each class in five units at least.
-        units: N names; images of one unit are held out together.
+        features: Of N images, with their units, which are held out whole; each class in five at
+            least.
 
     Returns:
         Probabilities (N, K).
@@ -97,7 +97,7 @@ def predict_held_out(features: Features, units: Sequence[str]) -> NDArray[np.flo
     num_classes = int(features.labels.max()) + 1
     probs = np.zeros((len(features), num_classes))
     folds = StratifiedGroupKFold(NUM_FOLDS, shuffle=True, random_state=0)
-    for fit, held_out in folds.split(features.values, features.labels, groups=units):
+    for fit, held_out in folds.split(features.values, features.labels, groups=features.units):
         # The held-out fold chooses the strength of the penalty, one number, and nothing else.
         probe = fit_probe(features[fit], features[held_out], num_classes=num_classes)
         for chunk in chunks_of(len(held_out), num_classes):

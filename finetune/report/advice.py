@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
-from shlex import quote
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from finetune.data.words import counted
 from finetune.errors import join_names
+from finetune.evaluate.comparison import LEVEL
 from finetune.evaluate.evaluate import WIDE
+from finetune.evaluate.paired import holm
 from finetune.report.story import PART_WORDS, floor_of, mean_confidence
 from finetune.report.words import as_percent, between, count, duration
+from finetune.runtime.shell import quote
 
 if TYPE_CHECKING:
     from finetune.report.gallery import Gallery
@@ -165,23 +167,23 @@ def few_test_photos(material: Material, gallery: Gallery) -> Advice | None:
 
 def weak_classes(material: Material, gallery: Gallery) -> Advice | None:
     """A class whose recall is surely below the accuracy holds the model back."""
+    from scipy.stats import binom
+
     figures = material.main.figures
-    weak = [
-        row
-        for row in figures.per_class
-        if row.recall_interval is not None and row.recall_interval[1] < figures.accuracy
-    ]
+    found = [(row, round((row.recall or 0.0) * row.support)) for row in figures.per_class]
+    judged = [(row, num_right) for row, num_right in found if row.support]
+    # Of many classes some look weak by chance, so the test of each pays for all.
+    p_values = holm([binom.cdf(right, row.support, figures.accuracy) for row, right in judged])
+    weak = [pair for pair, p_value in zip(judged, p_values, strict=True) if p_value < LEVEL]
     if not weak:
         return None
-    weak.sort(key=lambda row: (row.recall or 0.0, row.name))
-    named = [
-        f"{row.name} ({round((row.recall or 0.0) * row.support)} of {row.support})" for row in weak
-    ]
+    weak.sort(key=lambda pair: (pair[0].recall, pair[0].name))
+    named = [f"{row.name} ({num_right} of {row.support})" for row, num_right in weak]
     return Advice(
         "weak_classes",
         f"Help {counted(len(weak), 'weak class')}",
         f"Photos found of {join_names(named)}: below the accuracy of "
-        f"{as_percent(figures.accuracy)}, and not by chance (95 % interval).",
+        f"{as_percent(figures.accuracy)}, and not by chance, having looked at every class.",
         "Look at what they are taken for in the confusion matrix, then add training photos of them "
         "that show the difference.",
     )
@@ -251,7 +253,7 @@ def probe_is_enough(material: Material, gallery: Gallery) -> Advice | None:
     if probe is None or val is None or len(stages) < 2:
         return None
     gain = val.figures.accuracy - probe
-    if gain >= _MUCH / 2:
+    if gain >= _MUCH / 2 or probe < val.figures.accuracy_interval[0]:
         return None
     rest = sum(list(stages.values())[1:])
     return Advice(

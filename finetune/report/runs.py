@@ -38,6 +38,8 @@ class FinishedRun:
         classes: K names.
         predictions: The first columns of `predictions.csv`, all of them text.
         digests: Of files by their name; empty where `split.csv` has none.
+        groups: Of files by their name, as the data names them; likewise.
+        num_leaked: Images of each part that it was also trained on, as far as is known.
         fingerprint: Of all images, labels and parts; None where it is not known.
         cost: What the run cost.
     """
@@ -47,6 +49,8 @@ class FinishedRun:
     classes: tuple[str, ...]
     predictions: pd.DataFrame
     digests: Mapping[str, str]
+    groups: Mapping[str, str]
+    num_leaked: Mapping[str, int]
     fingerprint: str | None
     cost: Cost
 
@@ -85,6 +89,8 @@ class FinishedRun:
             predicted=np.array([index[name] for name in rows["predicted"]], dtype=np.int64),
             probability=_numbers(rows["probability"], self.path / "predictions.csv"),
             digests=tuple(self.digests.get(path) or None for path in rows["path"]),
+            groups=tuple(self.groups.get(path) or None for path in rows["path"]),
+            num_leaked=self.num_leaked.get(split, 0),
             fingerprint=self.fingerprint,
             cost=self.cost,
         )
@@ -122,7 +128,9 @@ def read_run(folder: str | Path) -> FinishedRun:
         path=path,
         classes=tuple(_as_written(str(name)) for name in metrics["classes"]),
         predictions=_read_predictions(path / "predictions.csv"),
-        digests=_read_digests(path / "split.csv"),
+        digests=_read_column(path / "split.csv", "digest"),
+        groups=_read_column(path / "split.csv", "group"),
+        num_leaked=_num_leaked(metrics),
         fingerprint=environment.get("data_fingerprint"),
         cost=_cost(metrics, path, device=environment.get("device")),
     )
@@ -181,13 +189,24 @@ def _read_predictions(path: Path) -> pd.DataFrame:
     return table
 
 
-def _read_digests(path: Path) -> dict[str, str]:
-    """Read the digests of the images; a split without them, or none, gives none."""
+def _num_leaked(metrics: Mapping[str, Any]) -> dict[str, int]:
+    """Give how many images of each part were also trained on, copies and the like."""
+    parts = metrics.get("splits")
+    names = ("num_leaked", "num_near_leaked")
+    return {
+        split: sum(number for number in map(part.get, names) if isinstance(number, int))
+        for split, part in (parts.items() if isinstance(parts, dict) else ())
+        if isinstance(part, dict)
+    }
+
+
+def _read_column(path: Path, name: str) -> dict[str, str]:
+    """Read a column of the split, by image; a split without it, or none, gives none."""
     if not path.is_file():
         return {}
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return {row["path"]: row.get("digest") or "" for row in csv.DictReader(file)}
+            return {row["path"]: row.get(name) or "" for row in csv.DictReader(file)}
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise _damaged(path, _first_line(error)) from error
 

@@ -289,7 +289,7 @@ def _honesty_words(figures: Mapping[str, Any]) -> str:
     """Say in words what the chart of reliability shows."""
     return (
         "How often answers are right against how sure they are; on average the two differ by "
-        f"{as_percent(figures['ece_after'])} of all photos."
+        f"{100 * figures['ece_after']:.1f} points."
     )
 
 

@@ -58,15 +58,24 @@ class LinearModel:
         exponents /= exponents.sum(axis=1, keepdims=True)
         return exponents
 
-    def log_loss(self, features: Features) -> float:
-        """Compute the mean of -ln p(right class), in nats, without all probabilities at once."""
-        total = 0.0
+    def log_loss(
+        self, features: Features, weights: NDArray[np.floating[Any]] | None = None
+    ) -> float:
+        """Compute the mean of -ln p(right class), in nats, without all probabilities at once.
+
+        Args:
+            features: Of N images.
+            weights: What an image of each class (K,) counts; None where all count the same.
+        """
+        total = mass = 0.0
         for rows in chunks_of(len(features), len(self.bias)):
             logits, labels = self._logits(features.values[rows]), features.labels[rows]
             right = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
             losses = np.log(np.exp(logits, out=logits).sum(axis=1)) - right
-            total += float(losses.sum(dtype=np.float64))
-        return total / len(features)
+            shares = np.ones(len(labels)) if weights is None else weights[labels]
+            total += float(losses @ shares)
+            mass += float(shares.sum())
+        return total / mass
 
     def _logits(self, values: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
         """Compute logits (N, K), shifted so that the largest of each image is 0."""

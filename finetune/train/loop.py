@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import nn
 
 from finetune.errors import TrainingError, join_names
 from finetune.runtime.seeds import derive_seed
-from finetune.runtime.space import is_lack_of_memory
+from finetune.runtime.space import in_pieces, is_lack_of_memory
 from finetune.train.freeze import BatchNormMode, set_modes
 
 if TYPE_CHECKING:
@@ -138,6 +139,31 @@ class Tally:
         return self.num_images / max(self.seconds, 1e-9)
 
 
+@dataclass(slots=True)
+class _Group:
+    """The batches whose gradients make one step.
+
+    Attributes:
+        batches: Positions of the images of each.
+        masses: What each counts in the mean of all.
+        losses: The mean loss of each.
+    """
+
+    batches: list[list[int]] = field(default_factory=list)
+    masses: list[float] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+
+    def add(self, positions: list[int], mass: float, loss: float) -> None:
+        """Take note of a batch."""
+        self.batches.append(positions)
+        self.masses.append(mass)
+        self.losses.append(loss)
+
+    def scale(self, mass: float) -> float:
+        """Give what a further batch counts beside the first, by which gradients are weighed."""
+        return mass / self.masses[0] if self.masses else 1.0
+
+
 def train_epoch(
     stepper: Stepper,
     loader: Any,
@@ -164,18 +190,14 @@ def train_epoch(
     set_modes(accelerator.unwrap_model(stepper.network), stepper.batch_norm)
     total = len(loader.dataset)
     started = time.perf_counter() - tally.seconds
+    group = _Group()
     for step, batch in enumerate(loader, start=tally.num_batches):
         with accelerator.accumulate(stepper.network):
-            loss = _backward(stepper, batch, seed.at(step), tally)
-            is_finite = math.isfinite(loss) and _clip(stepper)
-            if not is_finite:
-                _leave_out(stepper, batch, seed.at(step), tally, loss)
-            elif accelerator.sync_gradients:
-                tally.num_steps += _step(stepper)
+            _add(stepper, group, batch, seed.at(step), tally)
+            if accelerator.sync_gradients:
+                _end_group(stepper, group, seed.at(step), tally)
+                group = _Group()
         tally.num_batches += 1
-        if is_finite:
-            tally.num_images += len(batch[1])
-            tally.loss_sum += loss * len(batch[1])
         tally.seconds = time.perf_counter() - started
         if progress:
             progress(min(tally.num_images * accelerator.num_processes, total), total)
@@ -191,9 +213,7 @@ def validate(
     network.eval()
     total, rows, all_labels = len(loader.dataset), [], []
     for images, labels, _ in loader:
-        with stepper.accelerator.autocast():
-            logits = network(stepper.normalize(images))
-        probs = logits.float().softmax(dim=1)
+        probs = torch.cat(in_pieces(partial(_probabilities, stepper, network, images), len(labels)))
         probs, labels = stepper.accelerator.gather_for_metrics((probs, labels))
         rows.append(probs.cpu().numpy())
         all_labels.append(labels.cpu().numpy())
@@ -202,15 +222,56 @@ def validate(
     return np.concatenate(rows), np.concatenate(all_labels)
 
 
-def _backward(stepper: Stepper, batch: Batch, at: StepSeed, tally: Tally) -> float:
+def _probabilities(stepper: Stepper, network: nn.Module, images: Any, rows: slice) -> torch.Tensor:
+    """Compute the probabilities (B, K) float32 of some images of a batch."""
+    with stepper.accelerator.autocast():
+        logits = network(stepper.normalize(_rows(images, rows)))
+    probs: torch.Tensor = logits.float().softmax(dim=1)
+    return probs
+
+
+def _add(stepper: Stepper, group: _Group, batch: Batch, at: StepSeed, tally: Tally) -> None:
+    """Add a batch to those of a step, or leave it out where its loss is not finite."""
+    mass, positions = _mass(stepper, batch[1]), batch[2].tolist()
+    loss = _backward(stepper, batch, at, tally, scale=group.scale(mass))
+    if math.isfinite(loss):
+        group.add(positions, mass, loss)
+        return
+    if tally.num_pieces > 1:  # some of it may have been added; it is the only batch of its step
+        stepper.optimizer.zero_grad()
+    _leave_out(stepper, _Group([positions]), at, tally, f"the loss is {loss}")
+
+
+def _mass(stepper: Stepper, labels: torch.Tensor) -> float:
+    """Give what a batch counts beside others of its step: its images, weighed as the loss does."""
+    weights = getattr(stepper.loss, "weight", None)
+    if weights is None or stepper.mix is not None:
+        return float(len(labels))
+    return float(weights[labels].sum())
+
+
+def _end_group(stepper: Stepper, group: _Group, at: StepSeed, tally: Tally) -> None:
+    """Step by what the batches of a group gave, if it is finite."""
+    if not group.batches:
+        return
+    if not _clip(stepper, group):
+        stepper.optimizer.zero_grad()
+        _leave_out(stepper, group, at, tally, "the gradient is not finite")
+        return
+    tally.num_steps += _step(stepper)
+    for positions, loss in zip(group.batches, group.losses, strict=True):
+        tally.num_images += len(positions)
+        tally.loss_sum += loss * len(positions)
+
+
+def _backward(stepper: Stepper, batch: Batch, at: StepSeed, tally: Tally, *, scale: float) -> float:
     """Add the gradient of a batch; give its loss. What does not fit into memory is cut in two."""
     num_images = len(batch[1])
     while True:
         torch.manual_seed(derive_seed(at.seed, "step", at.stage_index, at.epoch, at.step))
         try:
-            return sum(
-                _piece(stepper, piece) for piece in _pieces(stepper, batch, tally.num_pieces)
-            )
+            pieces = _pieces(stepper, batch, tally.num_pieces)
+            return sum(_piece(stepper, piece, scale) for piece in pieces)
         except RuntimeError as error:  # also torch.OutOfMemoryError
             if not is_lack_of_memory(error):
                 raise
@@ -244,45 +305,52 @@ def _pieces(stepper: Stepper, batch: Batch, number: int) -> Iterator[Piece]:
         yield Piece(some, targets[rows], float(mass[rows.to(mass.device)].sum() / mass.sum()))
 
 
-def _piece(stepper: Stepper, piece: Piece) -> float:
+def _piece(stepper: Stepper, piece: Piece, scale: float) -> float:
     """Run a piece forward and backward; give its share of the loss of its batch."""
     logits = stepper.network(piece.inputs).float()
     loss = stepper.loss(logits, piece.targets) * piece.share
     if torch.isfinite(loss):
-        stepper.accelerator.backward(loss)
+        stepper.accelerator.backward(loss * scale)
     return float(loss.item())
 
 
-def _rows(inputs: Any, rows: torch.Tensor) -> Any:
+def _rows(inputs: Any, rows: torch.Tensor | slice) -> Any:
     """Take some rows of a batch of images, or of what frozen layers gave for them."""
     if isinstance(inputs, tuple):
         return tuple(part[rows] for part in inputs)
     return inputs[rows]
 
 
-def _clip(stepper: Stepper) -> bool:
-    """Clip the gradient where a step is due; say whether it is finite (a scaler sees to it)."""
+def _clip(stepper: Stepper, group: _Group) -> bool:
+    """Make the gradient the mean over a group, and clip it; say whether it is finite.
+
+    A scaler of fp16 sees to that itself.
+    """
     accelerator = stepper.accelerator
-    if not accelerator.sync_gradients:
-        return True
+    # Accelerate divides by the batches of a full group, whatever their images and their number.
+    share = accelerator.gradient_accumulation_steps * group.masses[0] / sum(group.masses)
+    if share != 1:
+        parameters = stepper.network.parameters()
+        torch._foreach_mul_([one.grad for one in parameters if one.grad is not None], share)
     limit = math.inf if stepper.clip_norm is None else stepper.clip_norm
     norm = accelerator.clip_grad_norm_(stepper.network.parameters(), limit)
     return accelerator.scaler is not None or bool(torch.isfinite(norm))
 
 
-def _leave_out(stepper: Stepper, batch: Batch, at: StepSeed, tally: Tally, loss: float) -> None:
-    """Leave a batch out that is not finite, or end the run before its step."""
-    stepper.optimizer.zero_grad()
-    what = "the gradient is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+def _leave_out(stepper: Stepper, group: _Group, at: StepSeed, tally: Tally, what: str) -> None:
+    """Leave batches out that are not finite, or end the run before their step."""
     where = f"in stage {at.stage!r}, epoch {at.epoch}, step {at.step + 1}"
-    images = f"its images: {join_names([stepper.names[index] for index in batch[2].tolist()])}"
-    if tally.num_skipped >= stepper.max_skipped:
+    names = [stepper.names[index] for positions in group.batches for index in positions]
+    images = f"its images: {join_names(names)}"
+    number = len(group.batches)
+    if tally.num_skipped + number > stepper.max_skipped:
         raise TrainingError(
             f"{what} {where}; training stopped before that step; {images}",
             hint="lower the stage's lr, or give training.clip_norm: 1.0",
         )
-    tally.num_skipped += 1
-    stepper.warn(f"{what} {where}; the batch is left out; {images}")
+    tally.num_skipped += number
+    left_out = "the batch is" if number == 1 else f"the {number} batches of this step are"
+    stepper.warn(f"{what} {where}; {left_out} left out; {images}")
 
 
 def _step(stepper: Stepper) -> int:

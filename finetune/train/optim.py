@@ -57,6 +57,8 @@ def make_schedule(optimizer: Optimizer, stage: ResolvedStage, *, num_steps: int)
 def schedule_factor(stage: ResolvedStage, *, step: int, num_steps: int) -> float:
     """Give the multiple of the rate at a step: linear warm-up, then the stage's schedule.
 
+    A schedule that rises by itself is not warmed up as well.
+
     Args:
         stage: The stage.
         step: 0-based optimiser step within the stage.
@@ -65,7 +67,8 @@ def schedule_factor(stage: ResolvedStage, *, step: int, num_steps: int) -> float
     Returns:
         A multiple in [0, 1]; never 0 within the warm-up, which is valid at one epoch.
     """
-    num_warmup = int(stage.warmup_fraction * num_steps)
+    rises = getattr(stage.schedule, "rises", False)
+    num_warmup = 0 if rises else int(stage.warmup_fraction * num_steps)
     if step < num_warmup:
         return (step + 1) / (num_warmup + 1)
     remaining = max(1, num_steps - num_warmup)

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -93,7 +93,8 @@ def fit_probe(
     with threadpool_limits(1 if chosen.value == "scikit-learn" else None):
         scaling = _Scaling.of(train.values)
         scaled = scaling.scaled(train)
-        penalty, start, reason = _search(make, scaled, scaling.scaled(val))
+        search = _search(make, scaled, scaling.scaled(val), num_classes if balanced else None)
+        penalty, start, reason = search
         model = scaling.folded(make(scaled).fit(penalty, start))
     return Probe(model, 1.0 / (penalty * len(train)), reason, chosen)
 
@@ -130,9 +131,12 @@ class _Scaling:
 
 
 def _search(
-    make: _MakeSolver, train: Features, val: Features
+    make: _MakeSolver, train: Features, val: Features, num_balanced: int | None
 ) -> tuple[float, LinearModel | None, str]:
-    """Choose the penalty; give it, a model that was fitted with it, and how it was chosen."""
+    """Choose the penalty; give it, a model that was fitted with it, and how it was chosen.
+
+    Where so many classes are balanced in the fit, they are in what it is judged by.
+    """
     if len(val) >= MIN_VALIDATION:
         known = np.flatnonzero(np.isin(val.labels, train.labels))
         pairs: Iterable[tuple[Features, Features]] = [(train, val[known])]
@@ -140,7 +144,7 @@ def _search(
     else:
         splits, reason = _splits(train)
         pairs = ((train[fit], train[held]) for fit, held in splits)
-    searched = [_losses(make, fit, held) for fit, held in pairs]
+    searched = [_losses(make, fit, held, _balance(fit.labels, num_balanced)) for fit, held in pairs]
     if not searched:
         return MIDDLE, None, reason
     best = int(np.argmin(np.mean([losses for losses, _ in searched], axis=0)))
@@ -148,8 +152,20 @@ def _search(
     return PENALTIES[best], models[best] if best < len(models) else None, reason
 
 
+def _balance(
+    labels: NDArray[np.int64], num_classes: int | None
+) -> NDArray[np.floating[Any]] | None:
+    """Weigh classes (K,) by their inverse frequency; None where all images count the same."""
+    if num_classes is None:
+        return None
+    return 1 / np.maximum(1, np.bincount(labels, minlength=num_classes))
+
+
 def _losses(
-    make: _MakeSolver, train: Features, held: Features
+    make: _MakeSolver,
+    train: Features,
+    held: Features,
+    weights: NDArray[np.floating[Any]] | None,
 ) -> tuple[NDArray[np.float64], list[LinearModel]]:
     """Log loss of each penalty on what is held out, and the models fitted, from strong to weak.
 
@@ -160,7 +176,7 @@ def _losses(
     models = []
     for position, model in enumerate(make(train).path(PENALTIES)):
         models.append(model)
-        losses[position] = model.log_loss(held)
+        losses[position] = model.log_loss(held, weights)
         if position - int(np.argmin(losses)) >= NUM_WORSE:
             break
     return losses, models

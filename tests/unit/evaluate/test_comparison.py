@@ -219,3 +219,45 @@ def test_two_seeds_of_one_recipe_are_told_apart_in_fewer_than_5_of_100_compariso
 def test_five_points_of_1000_images_are_found():
     # 85 and 90 % right, 150 images differing: a power of 0.98 in this simulation.
     assert share_told([0.80, 0.05, 0.10, 0.05], num_sets=300) >= 0.95
+
+
+def test_images_of_one_group_are_no_evidence_of_their_own(labels):
+    groups = tuple(f"tree {row // 30}" for row in range(300))
+    first = answers_of("a", wrong_at(labels, range(30)), labels, groups=groups)
+    second = answers_of("b", labels, labels, groups=groups)
+    compared = compare_runs([first, second])
+    (found,) = compared.differences
+    assert (found.num_only_run, found.p_value) == (30, 1.0)  # all of one tree
+    assert found.verdict.startswith("no difference can be told")
+    assert compared.notes[-1] == (
+        "the images are of 10 groups, which p-values go by; intervals take images as independent, "
+        "and are too narrow"
+    )
+    apart = [replace(run, groups=tuple(map(str, range(300)))) for run in (first, second)]
+    assert compare_runs(apart).differences[0].p_value < 1e-8
+    assert compare_runs(apart).notes == ()
+
+
+def test_groups_go_with_their_images(labels):
+    groups = tuple(f"tree {row // 30}" for row in range(300))
+    first = answers_of("a", wrong_at(labels, range(30)), labels, groups=groups)
+    second = answers_of("b", labels, labels, groups=groups)
+    order = np.random.default_rng(0).permutation(300)
+    moved = replace(
+        second,
+        paths=tuple(second.paths[row] for row in order),
+        labels=second.labels[order],
+        predicted=second.predicted[order],
+        digests=tuple(second.digests[row] for row in order),
+        groups=tuple(groups[row] for row in order),
+    )
+    assert compare_runs([first, moved]).differences[0].p_value == 1.0
+
+
+def test_images_that_were_trained_on_are_told(labels):
+    first = answers_of("a", labels, labels, num_leaked=7)
+    second = answers_of("b", labels, labels, num_leaked=9)
+    assert compare_runs([first, second]).notes == (
+        "of 300 images some were also trained on, 7 for a and 9 for b: who remembers them better "
+        "looks better",
+    )

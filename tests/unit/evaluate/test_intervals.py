@@ -31,6 +31,12 @@ def confusion_of(labels, predicted, num_classes):
     return confusion
 
 
+def macro_f1_of(confusion):
+    support, taken = confusion.sum(axis=1), confusion.sum(axis=0)
+    occurs = support + taken > 0
+    return (2 * confusion.diagonal() / np.where(occurs, support + taken, 1))[occurs].mean()
+
+
 @pytest.mark.parametrize(
     ("successes", "n", "expected"),
     [
@@ -148,9 +154,35 @@ def test_macro_f1_has_no_interval_where_there_is_no_error_to_resample():
     assert macro_f1_interval(np.zeros((2, 2), np.int64)) is None
 
 
-@pytest.mark.parametrize("rows", [[[0, 5], [4, 0]], [[50, 0], [50, 0]], [[0, 0], [1, 0]]])
-def test_macro_f1_has_no_interval_where_all_of_a_class_are_taken_for_one(rows):
+@pytest.mark.parametrize("rows", [[[0, 5], [4, 0]], [[0, 0], [1, 0]]])
+def test_macro_f1_has_no_interval_where_nothing_is_right(rows):
     assert macro_f1_interval(np.array(rows)) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_classes", "size"), [(30, 2), (20, 5), (100, 1)])
+def test_macro_f1_holds_the_truth_for_classes_of_few_images_too(num_classes, size):
+    # Test parts that were drawn: of a class there are `size` images on average.
+    generator = np.random.default_rng(0)
+    chances = np.full((num_classes, num_classes), 0.2 / (num_classes - 1))
+    np.fill_diagonal(chances, 0.8)
+    cells = (chances / num_classes).ravel()
+    drawn = generator.multinomial(num_classes * size, cells, size=600)
+    confusions = drawn.reshape(-1, num_classes, num_classes)
+    macro_f1 = [macro_f1_of(confusion) for confusion in confusions]
+    truth = np.mean(macro_f1)  # what such a test part has on average
+    ends = np.array([macro_f1_interval(one, num_resamples=400) for one in confusions[:300]])
+    assert 0.9 <= np.mean((ends[:, 0] <= truth) & (truth <= ends[:, 1])) <= 0.99
+
+
+def test_one_class_of_two_images_is_not_all_the_doubt_there_is():
+    # 99 classes of one image, 80 of them right, and one of two, half right.
+    labels = np.array([*range(99), 99, 99])
+    predicted = labels.copy()
+    predicted[80:99] = (labels[80:99] + 1) % 99
+    predicted[100] = 0
+    low, high = macro_f1_interval(confusion_of(labels, predicted, 100))
+    assert high - low > 0.1  # as Wilson's interval of the accuracy, 81 of 101
 
 
 def test_a_class_that_never_occurs_does_not_lower_the_interval():
@@ -159,14 +191,15 @@ def test_a_class_that_never_occurs_does_not_lower_the_interval():
     assert macro_f1_interval(wide) == macro_f1_interval(small)
 
 
-def test_drawing_rows_agrees_with_drawing_images():
+def test_drawing_counts_agrees_with_drawing_images():
     generator = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], [50, 30, 20])
     predicted = np.where(generator.random(100) < 0.8, labels, generator.integers(0, 3, 100))
-    by_rows = macro_f1_interval(confusion_of(labels, predicted, 3), num_resamples=4_000)
-    by_images = bootstrap(METRICS["macro_f1"], np.eye(3)[predicted], labels, num_resamples=400)
+    by_counts = macro_f1_interval(confusion_of(labels, predicted, 3), num_resamples=4_000)
+    draws = [generator.choice(100, 100) for _ in range(400)]
+    values = [f1_score(labels[rows], predicted[rows], average="macro") for rows in draws]
     # Of 400 resamples the ends of an interval 0.15 wide stray by about 0.01.
-    assert by_rows == pytest.approx(by_images, abs=0.02)
+    assert by_counts == pytest.approx(np.quantile(values, [0.025, 0.975]), abs=0.02)
 
 
 def test_a_thousand_resamples_of_ten_thousand_images_take_about_a_second():

@@ -71,10 +71,8 @@ def test_near_duplicates_are_held_out_together():
     rng = np.random.default_rng(0)
     values = np.repeat(rng.normal(0, 1, (20, 40)), 2, axis=0).astype(np.float32)
     labels = np.repeat(rng.integers(0, 2, 20), 2)  # chance, but each picture stands there twice
-    apart = predict_held_out(Features(values, labels), [str(number) for number in range(40)])
-    together = predict_held_out(
-        Features(values, labels), [str(number // 2) for number in range(40)]
-    )
+    apart = predict_held_out(Features(values, labels, np.arange(40)))
+    together = predict_held_out(Features(values, labels, np.arange(40) // 2))
     assert (apart.argmax(axis=1) == labels).mean() > 0.9
     assert (together.argmax(axis=1) == labels).mean() < 0.7
 

@@ -53,12 +53,13 @@ def make_stepper(warnings: list[str]) -> MakeStepper:
         most: int = BATCH_SIZE,
         weight: torch.Tensor | None = None,
         error: RuntimeError | None = None,
+        accumulate: int = 1,
     ) -> Stepper:
         torch.manual_seed(0)
         lack = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         network = Narrow(most, lack)
         optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
-        accelerator = Accelerator(cpu=True)
+        accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulate)
         prepared, prepared_optimizer = accelerator.prepare(network, optimizer)
         return Stepper(
             accelerator=accelerator,
@@ -74,8 +75,10 @@ def make_stepper(warnings: list[str]) -> MakeStepper:
     return make
 
 
-def loader(data: TensorDataset) -> DataLoader[tuple[torch.Tensor, ...]]:
-    return DataLoader(data, batch_size=BATCH_SIZE)
+def loader(
+    data: TensorDataset, batch_size: int = BATCH_SIZE
+) -> DataLoader[tuple[torch.Tensor, ...]]:
+    return DataLoader(data, batch_size=batch_size)
 
 
 def weights_of(stepper: Stepper) -> torch.Tensor:
@@ -206,3 +209,61 @@ def test_a_last_batch_of_fewer_images_than_pieces_is_cut_into_as_many_as_it_has(
     assert (tallies[1].num_pieces, tallies[1].num_skipped) == (4, 0)
     assert tallies[1].loss == pytest.approx(tallies[0].loss, rel=1e-6)
     torch.testing.assert_close(weights_of(cut), weights_of(whole), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("weight", [None, torch.tensor([0.5, 1.0, 3.0])])
+@pytest.mark.parametrize("num_images", [24, 19, 10, 9])  # full groups; short batches; short groups
+def test_accumulated_batches_step_as_the_whole_batch(
+    make_stepper: MakeStepper, data: TensorDataset, num_images: int, weight: torch.Tensor | None
+) -> None:
+    some = TensorDataset(*(tensor[:num_images] for tensor in data.tensors))
+    tallies = Tally(), Tally()
+    whole = replace(make_stepper(weight=weight), clip_norm=0.5)
+    train_epoch(whole, loader(some), SEED, tally=tallies[0])
+    parts = replace(make_stepper(weight=weight, accumulate=2), clip_norm=0.5)
+    # Accelerate steps at the end of a loader that it has prepared.
+    prepared = parts.accelerator.prepare(loader(some, BATCH_SIZE // 2))
+    train_epoch(parts, prepared, SEED, tally=tallies[1])
+    assert tallies[1].num_steps == tallies[0].num_steps == -(-num_images // BATCH_SIZE)
+    assert tallies[1].num_images == num_images
+    torch.testing.assert_close(weights_of(parts), weights_of(whole), rtol=1e-5, atol=1e-7)
+
+
+def test_of_accumulated_batches_the_one_that_is_not_finite_alone_is_left_out(
+    make_stepper: MakeStepper, data: TensorDataset, warnings: list[str]
+) -> None:
+    data.tensors[0][5] = float("nan")  # in the second batch, at whose end a step is due
+    clean = TensorDataset(*(torch.cat([part[:4], part[8:]]) for part in data.tensors))
+    leaving_out = replace(make_stepper(accumulate=2), max_skipped=1)
+    tally = Tally()
+    train_epoch(leaving_out, loader(data, 4), SEED, tally=tally)
+    without = make_stepper()
+    first, rest = (
+        TensorDataset(*(part[rows] for part in clean.tensors))
+        for rows in (slice(0, 4), slice(4, None))
+    )
+    for part, size in ((first, 4), (rest, 8)):
+        train_epoch(without, loader(part, size), SEED, tally=Tally())
+    assert (tally.num_skipped, tally.num_steps, tally.num_images) == (1, 3, 20)
+    torch.testing.assert_close(weights_of(leaving_out), weights_of(without), rtol=1e-5, atol=1e-7)
+    assert warnings[0].endswith("the batch is left out; its images: 4.jpg, 5.jpg, 6.jpg, 7.jpg")
+
+
+def test_a_gradient_of_several_batches_that_is_no_number_names_them_all(
+    make_stepper: MakeStepper, data: TensorDataset, warnings: list[str]
+) -> None:
+    stepper = replace(make_stepper(accumulate=2), max_skipped=2)
+    calls = []
+
+    def break_first(gradient: torch.Tensor) -> torch.Tensor:
+        calls.append(gradient)
+        return gradient * (float("inf") if len(calls) == 1 else 1.0)
+
+    next(stepper.network.parameters()).register_hook(break_first)
+    tally = Tally()
+    train_epoch(stepper, loader(data, 4), SEED, tally=tally)
+    assert (tally.num_skipped, tally.num_steps, tally.num_images) == (2, 2, 16)
+    assert warnings[0].endswith(
+        "the 2 batches of this step are left out; its images: 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg "
+        "and 3 more"
+    )

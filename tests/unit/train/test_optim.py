@@ -102,3 +102,12 @@ def test_schedule_scales_every_group_alike(network: Network) -> None:
     after = [group["lr"] for group in optimizer.param_groups]
     ratios = {round(b / a, 9) for a, b in zip(before, after, strict=True)}
     assert ratios == {round(schedule_factor(stage, step=1, num_steps=2), 9)}
+
+
+def test_a_schedule_that_rises_by_itself_has_one_rise() -> None:
+    stage = make_stage(warmup_fraction=0.5, schedule={"kind": "one_cycle", "peak": 0.25})
+    factors = [schedule_factor(stage, step=step, num_steps=100) for step in range(100)]
+    assert factors[0] == pytest.approx(0.04)
+    assert factors.index(max(factors)) == 25
+    assert factors[:26] == sorted(factors[:26])
+    assert factors[25:] == sorted(factors[25:], reverse=True)

@@ -10,7 +10,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from finetune.train.linear import Features
+from finetune.train.linear import Features, LinearModel
 from finetune.train.probe import fit_probe
 from finetune.train.solvers import SolverName
 
@@ -228,3 +228,28 @@ def test_folds_that_hold_out_whole_classes_choose_nothing(monkeypatch: pytest.Mo
     assert fit_probe(features, none, num_classes=2).reason == (
         "each fold would hold out all groups of its classes"
     )
+
+
+def test_a_balanced_probe_is_judged_by_balanced_images() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [900, 40])
+    values = rng.normal(0, 1, (940, 60)).astype(np.float32)
+    values[labels == 1, 0] += 1.5  # one direction of sixty tells the rare class, not well
+    train = Features(values, labels)
+    held = np.repeat([0, 1], [450, 20])
+    val_values = rng.normal(0, 1, (470, 60)).astype(np.float32)
+    val_values[held == 1, 0] += 1.5
+    probe = fit_probe(train, Features(val_values, held), num_classes=2, balanced=True)
+    # Of the penalties tried it takes the one whose loss is least where both classes count the same.
+    probs = probe.model.probabilities(val_values)
+    by_class = [-np.log(probs[held == k, k]).mean() for k in (0, 1)]
+    assert np.mean(by_class) < 0.62  # always one half is 0.69; the weakest penalty is above 0.8
+
+
+def test_the_loss_may_weigh_classes() -> None:
+    model = LinearModel(np.zeros((2, 1)), np.array([np.log(3.0), 0.0]))  # 3/4 and 1/4
+    features = Features(np.zeros((4, 1), np.float32), np.array([0, 0, 0, 1]))
+    plain = (3 * np.log(4 / 3) + np.log(4)) / 4
+    assert model.log_loss(features) == pytest.approx(plain)
+    weighed = (np.log(4 / 3) + np.log(4)) / 2
+    assert model.log_loss(features, np.array([1.0, 3.0])) == pytest.approx(weighed)
