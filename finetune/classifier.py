@@ -6,7 +6,6 @@ The constructor stores and does nothing else; `fit` runs the pipeline; learned n
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -27,6 +26,7 @@ from finetune.recipe.load import load_recipe
 from finetune.recipe.merge import with_arguments
 from finetune.report.tables import prediction_frame
 from finetune.runtime.device import choose_device
+from finetune.runtime.paths import home_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +103,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         index = _index(X, y)
         recipe = self.build_recipe(data=X if index is None else None)
-        out = None if self.out is None else Path(self.out)
+        out = None if self.out is None else home_path(self.out)
         self.run_: Run = run(recipe, out=out, on_event=self.on_event, index=index)
         self._take(self.run_.bundle)
         return self
@@ -203,7 +203,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             FinetuneError: The folder holds something else, or cannot be written.
             NotFittedError: Before `fit` or `load`.
         """
-        target = Path(folder)
+        target = home_path(folder)
         has_model = (target / "finetune.json").is_file()
         if target.exists() and not has_model and (target.is_file() or any(target.iterdir())):
             raise FinetuneError(
@@ -230,7 +230,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         given = None if head is None else PythonHead(given=head)
         bundle = load_bundle(path, head=given)
         document = bundle.document
-        recipe = _without_data(document)
+        recipe = _without_places(document)
         if given is not None and isinstance(recipe, Mapping):
             recipe = {**recipe, "model": {**recipe.get("model", {}), "head": head}}
         classifier = cls(document.get("backbone"), recipe=recipe, device=device)
@@ -291,13 +291,18 @@ def load(path: Source, *, device: str = "auto", head: HeadBuilder | None = None)
     return Classifier.load(path, device=device, head=head)
 
 
-def _without_data(document: Mapping[str, Any]) -> Mapping[str, Any] | str:
-    """Give the recipe that made a model without the photos of that run: `fit` is given others."""
+def _without_places(document: Mapping[str, Any]) -> Mapping[str, Any] | str:
+    """Give the recipe that made a model without its photos and its device: `fit` has others."""
     recipe = document.get("recipe")
     if not isinstance(recipe, Mapping) or not isinstance(recipe.get("data"), Mapping):
         return "default" if recipe is None else recipe
-    places = ("path", "split", "exclude")
-    return {**recipe, "data": {k: v for k, v in recipe["data"].items() if k not in places}}
+    places = {"data": ("path", "split", "exclude"), "runtime": ("device",)}
+    return {
+        name: {k: v for k, v in section.items() if k not in places[name]}
+        if name in places and isinstance(section, Mapping)
+        else section
+        for name, section in recipe.items()
+    }
 
 
 def _index(X: Source | Sequence[Source], y: Sequence[object] | None) -> Index | None:
@@ -310,18 +315,22 @@ def _index(X: Source | Sequence[Source], y: Sequence[object] | None) -> Index | 
         return None
     if y is None:
         raise DataError("paths need labels", hint="fit(paths, labels), or fit(folder)")
-    return index_pairs([Path(path) for path in X], list(y))
+    paths = list(X)
+    if not all(isinstance(path, (str, Path)) for path in paths):
+        raise DataError(
+            "fit takes paths of files; images in memory can be predicted only",
+            hint="write the images to files, and give their paths",
+        )
+    return index_pairs(paths, list(y))
 
 
 def _as_items(X: Any, channels: int) -> list[ImageLike]:
     """Bring what a person passes to a list of paths, images or arrays; a folder to its files."""
     if isinstance(X, (str, Path)):
-        return [*list_images([os.path.expanduser(X)])]
+        return [*list_images([home_path(X)])]
     shape = getattr(X, "shape", ())
     # Of grey images (N, H, W) is several, (H, W) and (H, W, 1) are one.
     is_one = shape[2:] in ((), (1,)) if channels == 1 else len(shape) == 3
     single = hasattr(X, "convert") or (len(shape) > 1 and is_one)
     items: list[Any] = [X] if single else list(X)
-    return [
-        Path(os.path.expanduser(item)) if isinstance(item, (str, Path)) else item for item in items
-    ]
+    return [home_path(item) if isinstance(item, (str, Path)) else item for item in items]

@@ -26,7 +26,7 @@ from finetune.report.tracking import tracked
 from finetune.resume import find_interrupted
 from finetune.runtime.allocator import freed_memory_kept
 from finetune.runtime.device import describe_environment, peak_memory_mib
-from finetune.runtime.folder import RunFolder, check_free, claim, next_run_path
+from finetune.runtime.folder import RunFolder, check_free, claim, claim_next
 from finetune.runtime.space import GIB
 from finetune.train.checkpoint import Checkpoints
 from finetune.train.events import OnEvent, RunEnded, RunStarted, Warned
@@ -107,8 +107,7 @@ def run(
         folder = earlier.folder
         folder.sweep()
     else:
-        path = out or next_run_path(resolved.data.path, resolved.model.backbone)
-        folder = claim(path, overwrite=overwrite or resume)
+        folder = _claim(out, resolved, overwrite=overwrite or resume)
     tell.open(folder)
     with tracked(resolved, folder.path, tell=tell) as tell_all:
         tell_all(RunStarted(str(folder.path), resolved.model.backbone, resolved.data.path))
@@ -125,6 +124,13 @@ def run(
         try_report(folder.path, evaluated.bundle, warn=lambda message: tell_all(Warned(message)))
         tell_all(RunEnded(str(folder.path), str(folder.model), _origin(trained), seconds))
     return Run(folder.path, resolved, evaluated.bundle, evaluated.results, index, seconds)
+
+
+def _claim(out: Path | None, recipe: ResolvedRecipe, *, overwrite: bool) -> RunFolder:
+    """Make the run folder: that asked for, or the next one in `runs/`."""
+    if out is None:
+        return claim_next(recipe.data.path, recipe.model.backbone)
+    return claim(out, overwrite=overwrite)
 
 
 def _write_beginning(folder: RunFolder, planned: Plan) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.cli.options import Debug, Json, complete_backbone, require_ending
+from finetune.cli.border import UsageError
+from finetune.cli.options import Debug, Json, at_home, complete_backbone, require_file
 from finetune.errors import DataError
 from finetune.runtime.paths import absolute_path
+from finetune.runtime.shell import quote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,11 @@ __all__ = ["check"]
 
 _NUM_SHOWN = 3  # findings of a kind that are spelt out; --out and --json have all
 _FEW = 100  # images; below, threads cost more than they give
+
+
+_Strict = Annotated[
+    bool, typer.Option("--strict", help="End with exit code 3 where there are warnings.")
+]
 
 
 def check(
@@ -47,11 +53,10 @@ def check(
             "--out",
             metavar="FILE.json",
             help="Write all findings, and beside them a fix list and a page.",
+            callback=at_home,
         ),
     ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="End with exit code 3 where there are warnings.")
-    ] = False,
+    strict: _Strict = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -62,7 +67,7 @@ def check(
     Example: finetune check photos/ --backbone mobilenetv3_small_100 --out findings.json
     """
     if out is not None:
-        require_ending(out, (".json",))
+        _check_out(out, data)
     from finetune.cli.render import Screen, print_json
     from finetune.data.findings import find_problems, sort_findings
     from finetune.report.findings import findings_document
@@ -88,6 +93,21 @@ def check(
         number = document["num_warnings"]
         noun = "warning" if number == 1 else "warnings"
         raise DataError(f"{number} {noun} in {data}", hint="without --strict this is no error")
+
+
+def _check_out(out: Path, data: str) -> None:
+    """Refuse what could not be written in the end, or would replace the list of the photos."""
+    from finetune.data.fixes import read_fixes
+
+    require_file(out, (".json",))
+    fixes = out.with_suffix(".csv")
+    if fixes.absolute() == absolute_path(data):
+        raise UsageError(
+            f"--out {out} would write its fix list over {data}",
+            hint=f"--out {out.with_name('findings.json')}",
+        )
+    if fixes.exists():
+        read_fixes(fixes)
 
 
 def _index(path: Path) -> Index:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli.border import UsageError
-from finetune.cli.options import Debug, Json, require_ending
+from finetune.cli.options import Debug, Json, at_home, require_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,11 +27,16 @@ _FORMATS = (".json", ".html")  # of --out
 def compare(
     runs: Annotated[
         list[str],
-        typer.Argument(metavar="RUN RUN...", help="Run folders; the first is the reference."),
+        typer.Argument(metavar="RUN", help="Run folders; the first is the reference."),
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE.json|FILE.html", help="Write all of it, or a page."),
+        typer.Option(
+            "--out",
+            metavar="FILE.json|FILE.html",
+            help="Write all of it, or a page.",
+            callback=at_home,
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,
@@ -42,7 +47,7 @@ def compare(
     """
     _check_runs(runs)
     if out is not None:
-        require_ending(out, _FORMATS)
+        require_file(out, _FORMATS)
     from finetune.cli.render import Screen, print_json
     from finetune.evaluate.comparison import compare_runs
     from finetune.report.comparison import comparison_document

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from finetune.cli.options import Debug, Json
+from finetune.runtime.shell import quote
 
 if TYPE_CHECKING:
     from finetune.cli.render import Screen

@@ -280,7 +280,10 @@ def _doubt_lines(figures: CalibrationFigures) -> Iterator[tuple[str, str]]:
             right = _with_interval(figures.precision_of_answered, interval)
         yield "answered", f"{right} right, {count(figures.num_rejected)} withheld"
     if figures.num_novel is not None:
-        yield "unlike", f"{count(figures.num_novel)} (images unlike those of training)"
+        yield (
+            "unlike",
+            f"{count(figures.num_novel)} (images unlike those of training; by chance 5 %)",
+        )
 
 
 def _show_classes(screen: Screen, result: EvalResult, table: str | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from finetune.cli.border import UsageError
-from finetune.cli.options import Debug, Json, Model, Workers
+from finetune.cli.options import Debug, Json, Model, Workers, at_home
 from finetune.errors import FinetuneError
 from finetune.runtime.paths import absolute_path
 from finetune.types import Split
@@ -45,7 +45,10 @@ def evaluate(
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", metavar="DIR", help="Write metrics.json, the tables and report.html there."
+            "--out",
+            metavar="DIR",
+            help="Write metrics.json, the tables and report.html there.",
+            callback=at_home,
         ),
     ] = None,
     workers: Workers = None,
@@ -87,11 +90,14 @@ def evaluate(
 
 
 def _check_out(out: Path) -> None:
-    """Refuse a folder that holds something, before anything slow happens."""
+    """Refuse a folder that holds something or cannot be made, before anything slow happens."""
+    from finetune.runtime.files import require_writable
+
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise FinetuneError(
             f"{out} exists and is not empty; nothing is overwritten", hint="choose another --out"
         )
+    require_writable(out)
 
 
 def _evaluate(

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from finetune.cli.border import UsageError
+from finetune.errors import FinetuneError
 
 __all__ = [
     "Data",
@@ -16,9 +17,10 @@ __all__ = [
     "Json",
     "Model",
     "Workers",
+    "at_home",
     "complete_backbone",
     "complete_recipe",
-    "require_ending",
+    "require_file",
 ]
 
 _MAX_COMPLETIONS = 200  # a shell that lists more asks the person whether it should
@@ -51,16 +53,29 @@ def complete_recipe(incomplete: str) -> list[tuple[str, str]]:
     ]
 
 
-def require_ending(out: Path, endings: Sequence[str]) -> None:
-    """Refuse an `--out` of another ending; a file that would do is the hint.
+def at_home(path: Path | None) -> Path | None:
+    """Give a path with `~` as the home folder: the callback of options that name one."""
+    from finetune.runtime.paths import home_path
+
+    return None if path is None else home_path(path)
+
+
+def require_file(out: Path, endings: Sequence[str]) -> None:
+    """Refuse an `--out` that cannot be written or has another ending, before minutes of work.
 
     Raises:
-        UsageError: Its ending is none of these, in small letters.
+        UsageError: Its ending is none of these, in small letters; one that would do is the hint.
+        FinetuneError: It is a folder, or cannot be written.
     """
+    from finetune.runtime.files import require_writable
+
     if out.suffix.lower() not in endings:
         known = " or ".join(endings)
         fitting = out.with_suffix(endings[0]) if out.name else f"FILE{endings[0]}"
         raise UsageError(f"--out {out} must end in {known}", hint=f"--out {fitting}")
+    if out.is_dir():
+        raise FinetuneError(f"{out} is a folder, not a file", hint="choose another --out")
+    require_writable(out)
 
 
 Data = Annotated[

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from finetune.cli.options import Debug, Json, Model, Workers, require_ending
+from finetune.cli.options import Debug, Json, Model, Workers, at_home, require_file
 from finetune.errors import DataError
 
 if TYPE_CHECKING:
@@ -43,7 +43,12 @@ def predict(
     ],
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Write all probabilities to a .csv or .jsonl."),
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Write all probabilities to a .csv or .jsonl.",
+            callback=at_home,
+        ),
     ] = None,
     top_k: Annotated[
         int | None,
@@ -62,17 +67,16 @@ def predict(
     Example: finetune predict runs/photos-efficientnet_b0-001 new/ --out answers.csv
     """
     if out is not None:
-        require_ending(out, _ENDINGS)
+        require_file(out, _ENDINGS)
     items = _items(paths)
     from finetune.cli.render import Screen, print_json
     from finetune.report.tables import prediction_rows, write_predictions
     from finetune.runtime.files import make_folder
 
     screen = Screen(sys.stderr)
-    if out is not None:  # before minutes of work
-        make_folder(out.parent)
     outputs = _predict(model, items, screen, precision, workers)
     if out is not None:
+        make_folder(out.parent)
         write_predictions(outputs, out, top_k=top_k)
         screen.line(f"{len(outputs.names)} rows written to {out}")
     if json:

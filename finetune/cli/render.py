@@ -80,7 +80,13 @@ class Screen:
         if self._console is None:
             from rich.console import Console
 
-            self._console = Console(
+            class Piped(Console):
+                """Leaves it to the border where a reader has left."""
+
+                def on_broken_pipe(self) -> None:
+                    raise
+
+            self._console = Piped(
                 file=self._stream, markup=False, emoji=False, highlight=False, soft_wrap=True
             )
         return self._console

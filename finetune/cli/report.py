@@ -8,14 +8,17 @@ from typing import Annotated
 
 import typer
 
-from finetune.cli.options import Debug
+from finetune.cli.options import Debug, at_home
 
 __all__ = ["report"]
 
 
 def report(
     run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run folder, or what evaluate --out wrote.")
+        Path,
+        typer.Argument(
+            metavar="RUN", help="A run folder, or what evaluate --out wrote.", callback=at_home
+        ),
     ],
     data: Annotated[
         Path | None,

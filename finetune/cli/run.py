@@ -6,13 +6,13 @@ import sys
 from dataclasses import asdict
 from json import loads
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from finetune.cli.border import Interrupted, UsageError
-from finetune.cli.options import Data, Debug, Json, complete_backbone, complete_recipe
+from finetune.cli.options import Data, Debug, Json, at_home, complete_backbone, complete_recipe
+from finetune.runtime.shell import quote
 
 if TYPE_CHECKING:
     from finetune.cli.display import RunDisplay
@@ -44,7 +44,12 @@ _RecipeName = Annotated[
 ]
 _Out = Annotated[
     Path | None,
-    typer.Option("--out", metavar="RUN", help="The run folder; else a new one in runs/."),
+    typer.Option(
+        "--out",
+        metavar="RUN",
+        help="The run folder; else a new one in runs/.",
+        callback=at_home,
+    ),
 ]
 _Weights = Annotated[
     Path | None,
@@ -112,7 +117,7 @@ def run(
     Example: finetune run --data photos/ --backbone efficientnet_b0
     """
     from finetune.cli.display import RunDisplay
-    from finetune.cli.render import Screen, print_json
+    from finetune.cli.render import Screen
     from finetune.recipe.load import load_recipe
     from finetune.recipe.merge import with_arguments
 
@@ -138,13 +143,13 @@ def run(
         _show_plan(chosen, display, json=json)
         display.finish()
         return
-    if resume and out and _is_over(out):
+    if resume and out and _is_over(out, json=json):
         return
     display.announce(chosen)
     finished = _run(chosen, display, out=out, overwrite=overwrite, resume=resume)
     display.finish()
     if json:
-        print_json(loads((finished.folder / "metrics.json").read_text(encoding="utf-8")))
+        _print_metrics(finished.folder)
     else:
         _show_end(finished, Screen(sys.stdout))
 
@@ -170,15 +175,24 @@ def _source(recipe: str, data: str | None, resumed: Path | None) -> str | Path:
     return own
 
 
-def _is_over(run: Path) -> bool:
-    """Tell whether there is nothing to resume, and say so on stderr."""
+def _is_over(run: Path, *, json: bool) -> bool:
+    """Tell whether there is nothing to resume, say so on stderr, and give its figures."""
     from finetune.cli.render import Screen
     from finetune.resume import is_finished
 
     if not is_finished(run):
         return False
     Screen(sys.stderr).line(f"{run} is finished: there is nothing to resume")
+    if json:
+        _print_metrics(run)
     return True
+
+
+def _print_metrics(run: Path) -> None:
+    """Write `metrics.json` of a run on stdout."""
+    from finetune.cli.render import print_json
+
+    print_json(loads((run / "metrics.json").read_text(encoding="utf-8")))
 
 
 def _run(
@@ -201,11 +215,17 @@ def interruption(run: str | None) -> Interrupted:
     Args:
         run: Path of its folder; None where it had none yet.
     """
+    from finetune.resume import is_finished
     from finetune.runtime.folder import RunFolder
 
     if run is None:
         return Interrupted("interrupted before anything was written")
     folder = RunFolder(Path(run))
+    if is_finished(folder.path):
+        return Interrupted(
+            f"interrupted: {run} is complete, but for its page",
+            hint=f"finetune report {quote(run)}",
+        )
     if any(folder.checkpoints.glob("[0-9]*")):
         return Interrupted(
             f"interrupted: {run} can go on", hint=f"finetune run --resume --out {quote(run)}"

@@ -37,9 +37,9 @@ _NOT_IMAGES = frozenset(
     for ending in (
         *("avi", "bat", "bin", "cfg", "csv", "db", "doc", "docx", "eps", "gz", "h5", "htm"),
         *("html", "ini", "ipynb", "js", "json", "jsonl", "lock", "log", "mat", "md", "mkv"),
-        *("mov", "mp3", "mp4", "npy", "npz", "parquet", "pdf", "pickle", "pkl", "ps", "pt"),
-        *("pth", "py", "rar", "rst", "sh", "svg", "tar", "tgz", "toml", "tsv", "txt", "wav"),
-        *("wmf", "xls", "xlsx", "xml", "yaml", "yml", "zip", "7z"),
+        *("mov", "mp3", "mp4", "npy", "npz", "onnx", "parquet", "pdf", "pickle", "pkl", "ps"),
+        *("pt", "pth", "py", "rar", "rst", "safetensors", "sh", "svg", "tar", "tgz", "toml"),
+        *("tsv", "txt", "wav", "wmf", "xls", "xlsx", "xml", "yaml", "yml", "zip", "7z"),
     )
 )
 
@@ -255,8 +255,9 @@ def _read_classes(
             Sample(path=file, name=file.relative_to(root).as_posix(), label=label, split=split)
             for file in photos
         ]
-        if not photos:
-            left_out.append(LeftOut(folder.relative_to(root).as_posix(), _EMPTY))
+        name = folder.relative_to(root).as_posix()
+        if not photos and all(one.name != name for one in skipped):
+            left_out.append(LeftOut(name, _EMPTY))
     return samples, left_out
 
 

@@ -15,7 +15,14 @@ from finetune.types import LeftOut
 __all__ = ["Listing", "display_name", "list_folder", "list_images", "walk_files"]
 
 # Folders and files that systems make without being asked.
-_SYSTEM_NAMES = frozenset(("__MACOSX", "@eaDir", "Icon\r", "Thumbs.db", "desktop.ini"))
+_SYSTEM_NAMES = frozenset(
+    (
+        *("$RECYCLE.BIN", "@eaDir", "Icon\r", "System Volume Information", "Thumbs.db"),
+        *("__MACOSX", "desktop.ini", "lost+found"),
+    )
+)
+_MARKS_OF_A_RUN = frozenset(("events.jsonl", "finetune.json"))
+_OF_A_RUN = "the folder of a run or of a saved model"
 _NOT_UTF8 = "its name is not valid UTF-8; rename it"
 
 
@@ -36,8 +43,9 @@ class Listing:
 
 @dataclass(slots=True)
 class _Walk:
-    """What a walk has met so far."""
+    """What a walk has met so far, and whether it passes by what runs wrote."""
 
+    passes_runs: bool = False
     files: list[Path] = field(default_factory=list)
     left_out: list[tuple[Path, str]] = field(default_factory=list)
 
@@ -62,7 +70,7 @@ def list_folder(folder: Path) -> Listing:
 
 
 def walk_files(folder: Path, *, root: Path) -> tuple[list[Path], list[LeftOut]]:
-    """Find every visible file below a folder, sorted by name.
+    """Find every visible file below a folder, sorted by name; not those of runs and models.
 
     Args:
         folder: Where to begin.
@@ -71,7 +79,7 @@ def walk_files(folder: Path, *, root: Path) -> tuple[list[Path], list[LeftOut]]:
     Raises:
         DataError: A folder cannot be listed.
     """
-    walk = _Walk()
+    walk = _Walk(passes_runs=True)
     _descend(folder, (_identity(folder),), walk)
     left_out = [
         LeftOut(display_name(path.relative_to(root)), reason) for path, reason in walk.left_out
@@ -121,6 +129,9 @@ def _expanded(path: Path) -> Iterator[Path]:
 def _descend(folder: Path, ancestors: tuple[tuple[int, int], ...], walk: _Walk) -> None:
     """Collect a folder's files, then those of its folders; a link to an ancestor is left out."""
     listing = list_folder(folder)
+    if walk.passes_runs and not _MARKS_OF_A_RUN.isdisjoint(file.name for file in listing.files):
+        walk.left_out.append((folder, _OF_A_RUN))
+        return
     walk.files.extend(listing.files)
     walk.left_out.extend(listing.left_out)
     for child in listing.folders:

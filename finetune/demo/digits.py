@@ -9,7 +9,7 @@ from pathlib import Path
 
 from finetune.runtime.files import make_folder
 
-__all__ = ["STARTER_DIGITS", "UNSEEN_DIGITS", "write_digits"]
+__all__ = ["NAMES", "STARTER_DIGITS", "UNSEEN_DIGITS", "write_digits"]
 
 STARTER_DIGITS = (0, 1, 2, 3, 4)
 UNSEEN_DIGITS = (5, 6, 7, 8, 9)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.demo.digits import UNSEEN_DIGITS, write_digits
+from finetune.demo.digits import NAMES, UNSEEN_DIGITS, write_digits
+from finetune.errors import FinetuneError
 from finetune.pipeline import Run, run
 from finetune.recipe.load import load_recipe
 from finetune.recipe.merge import with_arguments
+from finetune.report.material import asked_of
 
 if TYPE_CHECKING:
     from finetune.train.events import OnEvent
@@ -50,8 +53,13 @@ def run_demo(
         folder: Receives `digits/`, `tuned/` and `scratch/`; an earlier example there is replaced.
         on_event: Receives what happens in both runs.
         on_run: Told in a few words which run begins.
+
+    Raises:
+        FinetuneError: The folder holds other photos or runs by these names.
     """
-    data = write_digits(folder / "digits", UNSEEN_DIGITS, per_class=PER_CLASS)
+    data = folder / "digits"
+    _require_ours(folder, data)
+    write_digits(data, UNSEEN_DIGITS, per_class=PER_CLASS)
     runs = {}
     for name, words in RUNS.items():
         if on_run:
@@ -61,3 +69,18 @@ def run_demo(
         )
         runs[name] = run(recipe, out=folder / name, overwrite=True, on_event=on_event)
     return DemoResult(data, **runs)
+
+
+def _require_ours(folder: Path, data: Path) -> None:
+    """Refuse to replace runs of other photos, and to write digits among other photos."""
+    ours = re.compile(rf"({'|'.join(NAMES)})_\d+\.png")
+    strangers = [file for file in sorted(data.rglob("*.*")) if not ours.fullmatch(file.name)]
+    for run_folder in (folder / name for name in RUNS):
+        is_used = run_folder.is_dir() and any(run_folder.iterdir())
+        if is_used and asked_of(run_folder).data != data.resolve():
+            strangers.append(run_folder)
+    if strangers:
+        raise FinetuneError(
+            f"{strangers[0]} is not of an earlier example, and is not replaced",
+            hint="finetune demo ANOTHER_FOLDER",
+        )

@@ -36,12 +36,14 @@ from finetune.model.backbone import create_backbone, save_config, why_not_loadab
 from finetune.model.calibration import NOVELTY_FILE, Calibration
 from finetune.model.network import Network, build_network, has_classifier, is_timms_own
 from finetune.runtime.files import make_folder, temporary_beside, write_text, write_with
+from finetune.runtime.paths import home_path
 from finetune.runtime.seeds import own_randomness
 from finetune.version import __version__
 
 __all__ = ["Bundle", "add_calibration", "find_model_folder", "load_bundle", "save_bundle"]
 
 SCHEMA_VERSION = 1
+_FILES = ("config.json", "model.safetensors", NOVELTY_FILE, "finetune.json")
 _SHARED = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
@@ -79,7 +81,7 @@ def save_bundle(bundle: Bundle, folder: Path, *, head: Head | None = None) -> Bu
 
     Args:
         bundle: What to save; its `document` is completed with what this file knows.
-        folder: Where; an existing model there is replaced.
+        folder: Where; an existing model there is replaced, and other files there are left alone.
         head: The head section; None stands for timm's own classifier.
 
     Returns:
@@ -90,13 +92,11 @@ def save_bundle(bundle: Bundle, folder: Path, *, head: Head | None = None) -> Bu
     """
     head = head or LinearHead()
     make_folder(folder.parent)
-    temporary = temporary_beside(folder)
+    temporary = temporary_beside(folder.absolute())
     make_folder(temporary)
     try:
         document = _write(bundle, temporary, head)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
+        _move(temporary, folder)
     except (OSError, SafetensorError) as error:
         raise BundleError(
             f"the model could not be saved to {folder}: {_first_line(error)}",
@@ -129,7 +129,7 @@ def find_model_folder(path: str | Path) -> Path:
     Raises:
         BundleError: There is none.
     """
-    path = Path(path)
+    path = home_path(path)
     for folder in (path / "model", path):
         if os.path.isfile(folder / "finetune.json"):
             return folder
@@ -207,6 +207,18 @@ def _write(bundle: Bundle, folder: Path, head: Head) -> dict[str, Any]:
         bundle.calibration.novelty.save(folder / NOVELTY_FILE)
     (folder / "finetune.json").write_text(_text(document), encoding="utf-8")
     return document
+
+
+def _move(written: Path, folder: Path) -> None:
+    """Bring a model that is written to its place: a new folder at once, else file by file."""
+    if not folder.exists():
+        written.rename(folder)
+        return
+    for name in _FILES:  # the document last: it names what is there
+        if (written / name).exists():
+            os.replace(written / name, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def _text(document: Mapping[str, Any]) -> str:

@@ -9,14 +9,26 @@ import errno
 import os
 import re
 import shutil
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
 from finetune.errors import FinetuneError
 
-__all__ = ["append_line", "make_folder", "sweep", "temporary_beside", "write_text", "write_with"]
+__all__ = [
+    "append_line",
+    "make_folder",
+    "require_writable",
+    "sweep",
+    "temporary_beside",
+    "write_text",
+    "write_with",
+]
 
+_NUM_TRIES = 20  # for two seconds: scanners and indexers hold a new file for less
+_PAUSE_SECONDS = 0.1
 # Ours, and the one that safetensors writes to before it renames.
 _TEMPORARY = re.compile(r"\.[0-9a-f]{12}(\..*)?|\.tmp\w{6}")
 
@@ -43,11 +55,23 @@ def write_with(path: Path, writer: Callable[[Path], object]) -> None:
     temporary = temporary_beside(path)
     try:
         writer(temporary)
-        os.replace(temporary, path)
+        _replace(temporary, path)
     except OSError as error:
         raise _explain(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _replace(temporary: Path, path: Path) -> None:
+    """Rename a file to one that may exist; Windows refuses while somebody reads that one."""
+    for _ in range(_NUM_TRIES if sys.platform == "win32" else 0):
+        try:
+            os.replace(temporary, path)
+        except PermissionError:
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
+    os.replace(temporary, path)
 
 
 def temporary_beside(path: Path) -> Path:
@@ -93,6 +117,18 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _explain(error, path) from error
+
+
+def require_writable(path: Path) -> None:
+    """Check, without writing, that a file or a folder can be made at a path, with its parents.
+
+    Raises:
+        FinetuneError: The nearest folder that there is cannot be written.
+    """
+    place = path.absolute().parent if path.is_file() else path.absolute()
+    nearest = next((above for above in (place, *place.parents) if above.exists()), place)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise FinetuneError(f"cannot write in {nearest}", hint="choose another --out")
 
 
 def _explain(error: OSError, path: Path) -> FinetuneError:

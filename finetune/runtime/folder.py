@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -12,11 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import FinetuneError
-from finetune.runtime.files import append_line, make_folder, sweep, write_text
+from finetune.runtime.files import append_line, make_folder, require_writable, sweep, write_text
 
-__all__ = ["RunFolder", "check_free", "claim", "next_run_path"]
+__all__ = ["RunFolder", "check_free", "claim", "claim_next"]
 
-_MARKS = ("recipe.yaml", "events.jsonl")  # a folder that holds one of these was made by a run
+_MARK = "events.jsonl"  # written first and removed last: a folder that holds it is a run's
+# All that a run writes: nothing else in its folder is ever removed.
+_TABLES = ("confusion_matrix.csv", "history.csv", "per_class.csv", "predictions.csv", "slices.csv")
+_WRITTEN = frozenset(
+    (
+        *("recipe.yaml", "split.csv", "environment.json", "metrics.json", "report.html", *_TABLES),
+        *("checkpoints", "model", "plots", "tracking"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +71,6 @@ class RunFolder:
         return tuple(entry.name + "/" * entry.is_dir() for entry in entries)
 
 
-def next_run_path(data: str | Path, backbone: str, *, root: Path = Path("runs")) -> Path:
-    """Give `runs/<data>-<backbone>-<NNN>` with the first number that is free.
-
-    Args:
-        data: Folder or CSV of the data; its name, a CSV's without ending, goes into the path's.
-        backbone: Name of the backbone; a source before `:` and folders are dropped.
-        root: Folder of all runs.
-    """
-    place = Path(data).resolve()
-    name = place.stem if place.is_file() else place.name
-    stem = f"{_slug(name)}-{_slug(_backbone_stem(backbone))}"
-    taken = {path.name for path in root.glob("*")} if root.is_dir() else set()
-    number = 1
-    while f"{stem}-{number:03d}" in taken:
-        number += 1
-    return root / f"{stem}-{number:03d}"
-
-
 def check_free(path: Path, *, overwrite: bool = False) -> None:
     """Check, without writing, that a run may use a folder: now, not after an hour.
 
@@ -96,18 +85,16 @@ def check_free(path: Path, *, overwrite: bool = False) -> None:
             f"{path} exists and is not empty; a run folder is never overwritten unasked",
             hint="choose another --out, or add --overwrite",
         )
-    if contents and not contents.intersection(_MARKS):
+    if contents and _MARK not in contents:
         raise FinetuneError(
             f"{path} holds files but no run; it is left as it is so that nothing is lost",
             hint="choose another --out",
         )
-    nearest = next(parent for parent in (path, *path.resolve().parents) if parent.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise FinetuneError(f"cannot write in {nearest}", hint="choose another --out")
+    require_writable(path)
 
 
 def claim(path: Path, *, overwrite: bool = False) -> RunFolder:
-    """Make the folder of a run, empty.
+    """Make the folder of a run; of an earlier one in it nothing is left.
 
     Raises:
         FinetuneError: It exists and is not empty, or it cannot be written.
@@ -119,13 +106,45 @@ def claim(path: Path, *, overwrite: bool = False) -> RunFolder:
     return RunFolder(path)
 
 
+def claim_next(data: str | Path, backbone: str, *, root: Path = Path("runs")) -> RunFolder:
+    """Make `runs/<data>-<backbone>-<NNN>` with the first number that is free.
+
+    Of runs that begin at one moment each gets a number of its own.
+
+    Args:
+        data: Folder or CSV of the data; its name, a CSV's without ending, goes into the path's.
+        backbone: Name of the backbone; a source before `:` and folders are dropped.
+        root: Folder of all runs.
+
+    Raises:
+        FinetuneError: It cannot be made.
+    """
+    place = Path(data).resolve()
+    name = place.stem if place.is_file() else place.name
+    stem = f"{_slug(name)}-{_slug(_backbone_stem(backbone))}"
+    make_folder(root)
+    number = 1
+    while True:
+        path = root / f"{stem}-{number:03d}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            number += 1
+        except OSError:
+            make_folder(path)  # says why it cannot
+        else:
+            return RunFolder(path)
+
+
 def _clear(path: Path) -> None:
-    """Empty the folder of an earlier run."""
-    for entry in path.iterdir():
+    """Remove what an earlier run wrote into its folder; what others put there stays."""
+    sweep(path)
+    for name in (*sorted(_WRITTEN), _MARK):
+        entry = path / name
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
-            entry.unlink()
+            entry.unlink(missing_ok=True)
 
 
 def _backbone_stem(backbone: str) -> str:

@@ -3,7 +3,15 @@
 import os
 from pathlib import Path
 
-__all__ = ["absolute_path", "real_path"]
+__all__ = ["absolute_path", "home_path", "real_path"]
+
+
+def home_path(path: str | Path) -> Path:
+    """Give a path with `~` as the home folder; a shell leaves it alone in `--out=~/run`.
+
+    Unlike `Path.expanduser` it takes the name of an unknown user as it stands.
+    """
+    return Path(os.path.expanduser(path))
 
 
 def absolute_path(path: str | Path) -> Path:
@@ -11,7 +19,7 @@ def absolute_path(path: str | Path) -> Path:
 
     Links are kept otherwise: photos beside a linked CSV are found beside the link.
     """
-    place = Path(os.path.expanduser(path)).absolute()  # Path.expanduser raises for unknown users
+    place = home_path(path).absolute()
     if ".." not in place.parts:
         return place
     return place.resolve() if place.name == ".." else place.parent.resolve() / place.name

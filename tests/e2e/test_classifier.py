@@ -174,3 +174,21 @@ def test_what_is_fitted_again_names_the_photos_that_it_was_given(
     assert again.bundle_.document["recipe"]["data"]["path"] == str(folder)
     again = Classifier(recipe=fitted.run_.folder / "recipe.yaml", out=tmp_path / "next")
     assert again.fit(paths, pairs[1]).run_.recipe.data.path == str(folder)
+
+
+def test_images_in_memory_cannot_be_trained_on() -> None:
+    with pytest.raises(DataError, match="fit takes paths of files") as caught:
+        make().fit([np.zeros((8, 8, 3), np.uint8)], ["a"])
+    assert caught.value.hint == "write the images to files, and give their paths"
+
+
+def test_a_loaded_model_is_fitted_again_where_one_stands(fitted: Classifier) -> None:
+    folder = fitted.run_.folder
+    saved = folder / "model" / "finetune.json"
+    text = saved.read_text()
+    assert '"device": "cpu"' in text
+    saved.write_text(text.replace('"device": "cpu"', '"device": "cuda:7"'))
+    try:
+        assert load(folder).build_recipe().runtime.device == "auto"
+    finally:
+        saved.write_text(text)

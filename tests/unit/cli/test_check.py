@@ -129,3 +129,14 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path, call: Call) -> None
     answer = call("check", str(tmp_path / "none"))
     assert answer.code == 3
     assert answer.err.startswith(f"error: there is no folder or file {tmp_path / 'none'}\n")
+
+
+def test_the_list_of_the_photos_is_not_taken_for_a_fix_list(photos: Path, call: Call) -> None:
+    source = photos / "photos.csv"
+    source.write_text("path,label\nred/red_00.png,red\nblue/blue_00.png,blue\n")
+    answer = call("check", str(source), "--out", str(source.with_suffix(".json")))
+    assert answer.code == 2
+    assert answer.err == (
+        f"error: --out {photos / 'photos.json'} would write its fix list over {source}\n"
+        f"hint: --out {photos / 'findings.json'}\n"
+    )

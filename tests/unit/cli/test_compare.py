@@ -65,7 +65,7 @@ def test_the_verdict_comes_last_after_runs_differences_and_images(
     assert "  and 12 more, with --out FILE.json" in lines
     assert re.fullmatch(
         r"new is better than old by 11\.0 points of accuracy, "
-        r"95 % interval [67]\.\d to 1[45]\.\d, p < 0\.001",
+        r"95 % interval [67]\.\d to 1[56]\.\d, p < 0\.001",
         lines[-1],
     )
 
@@ -305,3 +305,20 @@ def test_two_real_runs_of_one_split_are_compared(
     refused = call("compare", str(made.folder), str(tmp_path / "third"))
     assert refused.code == 3
     assert "first and third were tested on different images; only in first: " in refused.err
+
+
+def test_what_the_files_say_of_leaks_and_groups_is_noted(
+    make_run: MakeRun, call: Callable[..., Any]
+) -> None:
+    runs = make_run("a"), make_run("b")
+    for run in runs:
+        split = pd.read_csv(run / "split.csv", dtype=str)
+        split.assign(group=[f"burst {row // 2}" for row in range(200)]).to_csv(
+            run / "split.csv", index=False
+        )
+        metrics = json.loads((run / "metrics.json").read_text())
+        metrics["splits"] = {"val": None, "test": {"num_leaked": 3, "num_near_leaked": 1}}
+        (run / "metrics.json").write_text(json.dumps(metrics))
+    notes = json.loads(call("compare", *map(str, runs), "--json").out)["notes"]
+    assert notes[0].startswith("of 200 images some were also trained on, 4 for a and 4 for b")
+    assert notes[1].startswith("the images are of 100 groups, which p-values go by")

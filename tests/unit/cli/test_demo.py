@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,3 +45,17 @@ def test_ctrl_c_says_what_the_folder_holds(
     answer = call("demo", str(tmp_path / "example"))
     assert answer.code == 130
     assert answer.err.splitlines()[-1] == "interrupted before anything was written"
+
+
+def test_runs_and_photos_of_others_are_not_replaced(
+    made: Any, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    run = shutil.copytree(made.folder, tmp_path / "one" / "scratch")
+    photos = shutil.copytree(made.data, tmp_path / "two" / "digits")
+    for name, stranger in (("one", run), ("two", photos / "blue" / "blue_00.png")):
+        answer = call("demo", str(tmp_path / name))
+        assert answer.code == 1
+        told = f"error: {stranger} is not of an earlier example, and is not replaced\n"
+        assert told in answer.err
+    assert (run / "metrics.json").is_file()
+    assert len(list(photos.rglob("*.png"))) == 36

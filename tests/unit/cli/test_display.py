@@ -221,7 +221,7 @@ def test_what_a_model_doubts_is_said() -> None:
     assert lines[3].endswith(", 0.333 before")
     assert lines[4] == "  in set    1.000  (95 % interval 0.610 to 1.000), 3.00 classes a set"
     assert lines[5] == "  answered  1.000  (95 % interval 0.510 to 1.000) right, 2 withheld"
-    assert lines[6] == "  unlike    1 (images unlike those of training)"
+    assert lines[6] == "  unlike    1 (images unlike those of training; by chance 5 %)"
 
 
 def test_figures_used_for_selection_say_so() -> None:

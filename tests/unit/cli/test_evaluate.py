@@ -1,5 +1,6 @@
 """`finetune evaluate`: the figures of a saved model, and never of photos it was trained on."""
 
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -203,3 +204,72 @@ def test_what_the_run_left_out_stays_out(
     answer = call("evaluate", str(run), "--data", str(data), "--json")
     part = json.loads(answer.out)["splits"]["test"]
     assert (part["num_samples"], part["num_unreadable"]) == (11, 0)
+    assert part["warnings"][0] == "2 photos that the run left out, left out here as well"
+
+
+def test_photos_that_took_one_anothers_names_are_known_by_their_content(
+    made: Any, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    folder = shutil.copytree(made.folder, tmp_path / "run")
+    data = shutil.copytree(made.data, tmp_path / "photos")
+    saved = folder / "model" / "finetune.json"
+    saved.write_text(saved.read_text().replace(str(made.data), str(data)))
+    with (folder / "split.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] == "blue"]
+    test = next(data / row["path"] for row in rows if row["split"] == "test")
+    train = next(data / row["path"] for row in rows if row["split"] == "train")
+    test.rename(data / "aside")
+    train.rename(test)
+    (data / "aside").rename(train)
+    answer = call("evaluate", str(folder), "--data", str(data), "--json")
+    # The photo that now has the name of a test photo was trained on.
+    assert json.loads(answer.out)["splits"]["test"]["num_samples"] == 5
+
+
+def test_what_the_run_left_out_says_nothing_of_photos_elsewhere(
+    made: Any, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    folder = shutil.copytree(made.folder, tmp_path / "run")
+    row = {"event": "DataFound", "left_out": [{"name": "blue/blue_00.png", "reason": "truncated"}]}
+    events = folder / "events.jsonl"
+    line = json.dumps({**row, "note": "a\x85b\u2028c"}, ensure_ascii=False)
+    events.write_text(f"{line}\n", encoding="utf-8")
+    data = mirrored(made.data, tmp_path / "photos")
+    answer = call("evaluate", str(folder), "--data", str(data), "--json")
+    assert json.loads(answer.out)["splits"]["test"]["num_samples"] == 36
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_copies_of_training_photos_are_told_as_the_run_told_them(
+    tiny_folder: Path, tmp_path: Path, call: Callable[..., Any], moved: bool
+) -> None:
+    data = tmp_path / "photos"
+    for number, path in enumerate(sorted(tiny_folder.glob("*/*.png"))):
+        place = data / ("train", "val", "test")[number % 3] / path.parent.name / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    copied = next((data / "train" / "blue").iterdir())
+    shutil.copy(copied, data / "test" / "blue" / "copy.png")
+    flags = ["--recipe", "probe", "--backbone", "test_vit", "--no-pretrained"]
+    run = tmp_path / "run"
+    assert call("run", "--data", str(data), "--out", str(run), *flags).code == 0
+    source = data.rename(tmp_path / "moved") if moved else data
+    answer = call("evaluate", str(run), "--data", str(source), "--json")
+    told = json.loads((run / "metrics.json").read_text())["splits"]["test"]["warnings"][0]
+    assert told.startswith("1 of 13 test images is a byte-for-byte copy of training images")
+    assert json.loads(answer.out)["splits"]["test"]["warnings"][0] == told
+
+
+def test_photos_in_groups_are_told_to_be_so(
+    made: Any, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    data = mirrored(made.data, tmp_path / "photos")
+    names = [file.relative_to(data).as_posix() for file in sorted(data.rglob("*.png"))]
+    for size, is_told in ((4, True), (1, False)):
+        rows = [f"{name},{name.partition('/')[0]},{k // size}" for k, name in enumerate(names)]
+        (data / "photos.csv").write_text("\n".join(["path,label,group", *rows, ""]))
+        arguments = ("evaluate", str(made.folder), "--data", str(data / "photos.csv"), "--json")
+        warnings = json.loads(call(*arguments).out)["splits"]["test"]["warnings"]
+        told = [one for one in warnings if "groups" in one]
+        assert bool(told) == is_told
+    assert not told

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,3 +177,23 @@ def test_a_file_of_another_ending_is_a_sentence(
     assert answer.code == 2
     assert answer.err.startswith(f"error: --out {out} must end in .")
     assert "hint: --out " in answer.err
+
+
+@pytest.mark.skipif(sys.platform == "win32" or not os.getuid(), reason="root may write anywhere")
+def test_a_file_that_cannot_be_written_is_found_before_the_work(
+    tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    tmp_path.chmod(0o500)
+    answer = call("predict", "no run", "x.png", "--out", str(tmp_path / "new" / "a.csv"))
+    assert answer.err == f"error: cannot write in {tmp_path}\nhint: choose another --out\n"
+
+
+def test_a_folder_or_a_file_in_place_of_a_folder_is_found_before_the_work(
+    tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    (tmp_path / "a.csv").mkdir()
+    answer = call("predict", "no run", "x.png", "--out", str(tmp_path / "a.csv"))
+    assert answer.err.startswith(f"error: {tmp_path / 'a.csv'} is a folder, not a file\n")
+    (tmp_path / "b").touch()
+    answer = call("predict", "no run", "x.png", "--out", str(tmp_path / "b" / "a.csv"))
+    assert answer.err.startswith(f"error: cannot write in {tmp_path / 'b'}\n")

@@ -212,3 +212,12 @@ def test_json_is_json_in_every_encoding(monkeypatch: pytest.MonkeyPatch) -> None
     print_json({"name": "🐈é"})
     stream.flush()
     assert json.loads(stream.buffer.getvalue()) == {"name": "🐈é"}  # type: ignore[attr-defined]
+
+
+def test_a_reader_that_has_left_is_left_to_the_border() -> None:
+    class Left(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        Screen(Left()).line("to nobody")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from finetune.cli import run as command
+from finetune.cli.run import interruption
 from finetune.recipe.load import load_recipe
 
 QUICK = ("--backbone", "test_vit", "--no-pretrained", "--recipe", "probe")
@@ -233,3 +235,47 @@ def test_resume_takes_the_recipe_of_the_run_unless_another_is_named(
     absent = ["--resume", "--out", str(tmp_path / "absent")]
     assert recipe_of(monkeypatch, call, *absent, *named).name == "mine"
     assert call("run", "--dry-run", *absent).err.startswith("error: no photos are named")
+
+
+def test_ctrl_c_at_the_page_says_that_the_run_is_complete(made: Any) -> None:
+    told = interruption(str(made.folder))
+    assert told.message == f"interrupted: {made.folder} is complete, but for its page"
+    assert told.hint == f"finetune report {made.folder}"
+
+
+def test_resuming_a_finished_run_gives_its_figures(made: Any, call: Callable[..., Any]) -> None:
+    answer = call("run", "--resume", "--out", str(made.folder), "--json")
+    assert answer.err == f"{made.folder} is finished: there is nothing to resume\n"
+    assert json.loads(answer.out) == json.loads((made.folder / "metrics.json").read_text())
+
+
+def test_runs_among_the_photos_are_no_class(
+    tiny_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    call: Callable[..., Any],
+) -> None:
+    monkeypatch.chdir(shutil.copytree(tiny_folder, tmp_path / "photos"))
+    for number in (1, 2):
+        assert call("run", "--data", ".", *QUICK, "--quiet").code == 0
+        run = Path(f"runs/photos-test_vit-00{number}")
+        assert json.loads((run / "metrics.json").read_text())["classes"] == ["blue", "green", "red"]
+
+
+def test_a_home_folder_is_known_by_its_sign(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.doc").write_text("mine")
+    answer = call("run", "--data", "x", "--out=~/run", *QUICK)
+    assert f"error: {tmp_path / 'run'} exists and is not empty" in answer.err
+
+
+def test_augmentation_that_changes_nothing_is_said(made: Any, call: Callable[..., Any]) -> None:
+    for kind, is_said in (("strong", True), ("none", False), ("standard", False)):
+        flags = ("--set", f"augment.kind={kind}", "--dry-run")
+        answer = call("run", "--data", str(made.data), *QUICK, *flags)
+        told = f"warning: augment: {kind} changes nothing: no stage learns by gradient"
+        assert (told in answer.err) == is_said

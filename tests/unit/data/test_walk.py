@@ -124,3 +124,22 @@ def test_the_icon_of_a_folder_on_macos_is_no_photo(tmp_path):
     touch(tmp_path, "a.jpg", "Icon\r")
     _, left_out = walk_files(tmp_path, root=tmp_path)
     assert [item.reason for item in left_out] == ["left by the operating system"]
+
+
+def test_what_runs_and_models_hold_is_no_photo(tmp_path):
+    touch(tmp_path, "a.jpg", "runs/1/events.jsonl", "runs/1/plots/b.png", "m/finetune.json", "m/c")
+    files, left_out = walk_files(tmp_path, root=tmp_path)
+    assert names(files, tmp_path) == ["a.jpg"]
+    assert [(item.name, item.reason) for item in left_out] == [
+        ("m", "the folder of a run or of a saved model"),
+        ("runs/1", "the folder of a run or of a saved model"),
+    ]
+    assert len(list_images([tmp_path])) == 5  # who names a folder to predict gets what is in it
+
+
+def test_what_systems_keep_on_a_drive_is_left_out(tmp_path):
+    kept = ("$RECYCLE.BIN", "System Volume Information", "lost+found")
+    touch(tmp_path, "cats/a.jpg", *(f"{name}/b.jpg" for name in kept))
+    listing = list_folder(tmp_path)
+    assert names(list(listing.folders), tmp_path) == ["cats"]
+    assert sorted(path.name for path, _ in listing.left_out) == sorted(kept)

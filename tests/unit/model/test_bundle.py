@@ -239,3 +239,39 @@ def test_photos_that_the_run_left_out_as_too_large_stay_so(
     network = make_network("test_resnet")
     bundle = Bundle(network, CLASSES, preprocessing_of(network.backbone), {"recipe": recipe})
     assert bundle.max_pixels == limit
+
+
+def test_saving_again_replaces_the_model_and_nothing_else(
+    make_network: MakeNetwork, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    save(make_network(), folder)
+    for name in ("README.md", "novelty.safetensors"):  # mine, and of the model that was there
+        (folder / name).write_text("old")
+    (folder / ".git").mkdir()
+    network = make_network()
+    save(network, folder)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".git", "README.md", "config.json", "finetune.json", "model.safetensors",
+    ]  # fmt: skip
+    loaded = load_bundle(folder).network.state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in network.state_dict().items())
+
+
+def test_a_model_can_be_saved_where_one_stands(
+    make_network: MakeNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    save(make_network(), Path())
+    assert load_bundle(tmp_path / "here").classes == CLASSES
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+def test_a_home_folder_is_known_by_its_sign(
+    make_network: MakeNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(make_network(), tmp_path / "birds")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert load_bundle("~/birds").folder == tmp_path / "birds"
