@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from finetune.components.augment import NoAugment, StandardAugment
 from finetune.components.metrics import is_defined
 from finetune.data.index import index_source, require_trainable
 from finetune.data.kept import KeptViews
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "plan"]
 
+_NO_STEPS = "no stage learns by gradient; a recipe without stages is a probe alone"
 _MUCH = 0.3  # of the pixels; a centre crop of 0.875 takes 23 % of a square photo already
 
 
@@ -110,7 +112,9 @@ def plan(
     facts = describe_data(index)
     backbone = describe_backbone(model.network, model.preprocessing)
     is_trained = any(stage.solver == "gradient" for stage in recipe.stages)
-    is_last = backbone.prefers_channels_last
+    if not is_trained and recipe.augment not in (NoAugment(), StandardAugment()):
+        tell(Warned(f"augment: {recipe.augment.kind} changes nothing: {_NO_STEPS}"))
+    is_last = backbone.prefers_channels_last(machine.device)
     speed = measure_speed(model, machine, channels_last=is_last, is_trained=is_trained)
     machine = with_bf16_choice(machine, speed)
     resolved = resolve(recipe, data=facts, backbone=backbone, machine=machine)

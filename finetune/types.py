@@ -143,10 +143,13 @@ class BackboneFacts:
     crop_mode: Literal["center", "border", "squash"] = "center"
     is_narrow: bool = False
 
-    @property
-    def prefers_channels_last(self) -> bool:
-        """Whether image tensors shall have their channels last."""
-        return self.family != "vit" and not self.is_narrow
+    def prefers_channels_last(self, device: str) -> bool:
+        """Whether image tensors shall have their channels last on a device.
+
+        On Apple's GPUs torch refuses or computes wrong gradients of batch normalisation that way
+        (pytorch issues 134580 and 175189).
+        """
+        return self.family != "vit" and not self.is_narrow and not device.startswith("mps")
 
 
 @dataclass(frozen=True, slots=True)

@@ -213,12 +213,13 @@ def test_the_table_of_results_shows_what_is_recorded(
         {**shared, "recipe": "default", "seed": 1, "accuracy": 0.5, "accuracy_interval": [0, 1]},
     ]
     recorded = {"command": "python tests/bench/default.py", "device": "2 cores", "rows": rows}
+    recorded["backbone"] = "resnet18"
     (tmp_path / "default.json").write_text(json.dumps(recorded))
     monkeypatch.setattr(generate, "RESULTS", tmp_path / "default.json")
     assert generate.results().splitlines()[2:] == [
         "| birds, 3 classes | 90 | 40 test | 87.5 % [75.0, 95.0] | 0.800 | 80.0 % |  | 2.0 min |",
         "",
-        "2 cores; one run each:",
+        "resnet18; 2 cores; one run each, seconds beside other work:",
         "",
         "```bash",
         "python tests/bench/default.py",

@@ -48,6 +48,12 @@ _MOST_WORKERS = 8  # more wait for each other's disk and memory; PyTorch's own e
 # Measured: a worker's first image comes after 0.13 s; 256 photos of 512x384 decode in about 0.6 s.
 _FEW_SAMPLES = 256
 _LEAST_SHARED_BYTES = 1 << 20  # two batches of one photo of 224 px, and what keeps them in order
+_WHY_KILLED = "a process that decodes images was killed: " + (
+    "often memory or /dev/shm did not suffice"
+    if sys.platform == "linux"
+    else "often memory did not suffice, or the script that trains does so without the line "
+    'if __name__ == "__main__": before it'
+)
 _WITHOUT_WORKERS = (
     "without further processes: run --set runtime.workers=0, or predict or evaluate --workers 0"
 )
@@ -319,10 +325,7 @@ def killed_workers_named() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        raise FinetuneError(
-            "a process that decodes images was killed: often memory or /dev/shm did not suffice",
-            hint=_WITHOUT_WORKERS,
-        ) from error
+        raise FinetuneError(_WHY_KILLED, hint=_WITHOUT_WORKERS) from error
     except OSError as error:
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise

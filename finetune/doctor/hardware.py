@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from finetune.doctor.facts import Facts, Finding, Level
 from finetune.recipe.resolve import choose_workers
+from finetune.runtime.device import NO_BF16
 from finetune.runtime.space import GIB, size_words
 from finetune.types import Choice, MachineFacts
 
@@ -68,8 +69,8 @@ def check_precision(facts: Facts) -> Iterator[Finding]:
     machine = facts.device.machine
     if machine is None:
         return
-    if machine.device == "cpu":
-        message = "trains in fp32 or bf16: a run times its network in both and keeps the faster"
+    if machine.device == "cpu" and machine.bf16_reason != NO_BF16:
+        message = "trains in bf16, unless a run measures its network to be clearly slower in it"
     else:
         precision = "bf16" if machine.has_fast_bf16 else "fp32"
         message = f"trains in {precision}: {machine.bf16_reason}"

@@ -23,6 +23,7 @@ from finetune.model.parts import digest_of
 from finetune.model.store import ALL_MEMORY, StoreFullError, StoreKey, image_id, open_store
 from finetune.model.store_key import device_kind
 from finetune.runtime.allocator import freed_memory_kept
+from finetune.runtime.space import in_pieces
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from finetune.model.bundle import Bundle
     from finetune.model.create import Model
     from finetune.model.inference import InferenceOptions
+    from finetune.model.network import Network
     from finetune.types import Progress, Sample
 
 __all__ = ["compute_features"]
@@ -104,7 +106,8 @@ class _Pass:
             done = 0
             for images, positions in self._batches([samples[number] for number in missing]):
                 found = [ids[missing[position]] for position in positions]
-                store.add(found, (ready.answers(images)[1],))
+                parts = in_pieces(partial(_features_of, ready, images), len(found))
+                store.add(found, (torch.cat(parts),))
                 done += len(found)
                 if progress is not None:
                     progress(done, len(missing))
@@ -134,7 +137,8 @@ class _Pass:
     def _layout(self) -> torch.memory_format:
         """Give the layout that the network is fast in, as a run chooses it."""
         facts = describe_backbone(self.model.network, self.model.preprocessing)
-        return torch.channels_last if facts.prefers_channels_last else torch.contiguous_format
+        is_last = facts.prefers_channels_last(self.options.device)
+        return torch.channels_last if is_last else torch.contiguous_format
 
     def _key(self) -> StoreKey:
         """Say what features depend on but for the image, as the probe of a run says it."""
@@ -149,3 +153,8 @@ class _Pass:
             memory_format="channels_last" if is_last else "contiguous",
             device=device_kind(self.options.device),
         )
+
+
+def _features_of(network: Network, images: torch.Tensor, rows: slice) -> torch.Tensor:
+    """Compute the features (B, D) of some images of a batch."""
+    return network.answers(images[rows])[1]

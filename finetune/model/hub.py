@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from ssl import SSLError
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
@@ -59,6 +60,16 @@ def weights_within_reach(name: str, source: Mapping[str, Any]) -> Iterator[None]
         yield
     finally:
         constants.HF_HUB_OFFLINE = before
+        _forget_sessions()
+
+
+def _forget_sessions() -> None:
+    """Let an older client of the hub, below 1.0, ask anew whether it is to stay offline."""
+    import huggingface_hub.utils
+
+    reset = getattr(huggingface_hub.utils, "reset_sessions", None)
+    if reset is not None:
+        reset()
 
 
 def is_cached(repository: str, filename: str | None = None) -> bool:
@@ -110,7 +121,8 @@ def _why_unreachable(url: str) -> str | None:
     except HTTPError:
         return None
     except URLError as error:
-        return str(error.reason)
+        # Who shows a certificate is there: the hub's client brings certificates of its own.
+        return None if isinstance(error.reason, SSLError) else str(error.reason)
     except OSError as error:
         return str(error)
     return None

@@ -25,7 +25,7 @@ from finetune.model.fuse import fused
 from finetune.model.looks import measure_looks
 from finetune.runtime.allocator import freed_memory_kept
 from finetune.runtime.device import plain_fp32
-from finetune.runtime.space import is_lack_of_memory
+from finetune.runtime.space import in_pieces
 from finetune.types import Looks, Outputs
 
 if TYPE_CHECKING:
@@ -240,8 +240,9 @@ def ready(network: Network, device: str) -> Network:
         network: It moves; what is given is a copy of it where something could be fused.
         device: A torch device string.
     """
-    is_of_tokens = find_family(network) == "vit"
-    layout = torch.contiguous_format if is_of_tokens else torch.channels_last
+    # On Apple's GPUs torch computes some convolutions wrong with channels last.
+    is_plain = find_family(network) == "vit" or device.startswith("mps")
+    layout = torch.contiguous_format if is_plain else torch.channels_last
     ready = fused(network.to(device).eval(), network.input_size)
     return ready.to(memory_format=layout)  # type: ignore[call-overload,no-any-return]
 
@@ -270,16 +271,7 @@ class _Answers:
 
     def add(self, positions: list[int], network: Network, batch: torch.Tensor) -> None:
         """Answer for uint8 images (B, C, H, W); what does not fit into memory is cut in two."""
-        try:
-            self._answer(positions, network, batch)
-        except RuntimeError as error:  # also torch.OutOfMemoryError
-            if len(positions) < 2 or not is_lack_of_memory(error):
-                raise
-        else:
-            return
-        middle = len(positions) // 2
-        for part in (slice(None, middle), slice(middle, None)):
-            self.add(positions[part], network, batch[part])
+        in_pieces(lambda rows: self._answer(positions[rows], network, batch[rows]), len(positions))
 
     @torch.inference_mode()
     def _answer(self, positions: list[int], network: Network, batch: torch.Tensor) -> None:

@@ -63,7 +63,7 @@ class Novelty:
             KeyError: The file holds another tensor.
             ValueError: It has fewer rows than `neighbour`.
         """
-        reference = load_file(path)[_TENSOR]
+        reference = load_file(path)[_TENSOR].clone()  # else Windows lets nobody replace the file
         if reference.ndim != 2 or not 1 <= neighbour <= len(reference):
             raise ValueError(f"{path.name} has no {neighbour} rows to compare with")
         return cls(reference, neighbour, threshold)

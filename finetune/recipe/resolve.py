@@ -233,7 +233,7 @@ def _resolve_runtime(
         "device": Choice(machine.device, machine.device_reason),
         "precision": _choose_precision(recipe, machine),
         "frozen_precision": _choose_frozen_precision(recipe, data, machine),
-        "memory_format": _choose_memory_format(backbone),
+        "memory_format": _choose_memory_format(backbone, machine.device),
         "workers": choose_workers(machine, data.num_train),
     }
     values = {
@@ -272,13 +272,15 @@ def _choose_frozen_precision(
     return Choice("bf16", passes)
 
 
-def _choose_memory_format(backbone: BackboneFacts) -> Choice[MemoryFormat]:
+def _choose_memory_format(backbone: BackboneFacts, device: str) -> Choice[MemoryFormat]:
     """Choose the layout of image tensors."""
+    if backbone.prefers_channels_last(device):
+        return Choice("channels_last", "convolutions run faster with channels last")
     if backbone.family == "vit":
         return Choice("contiguous", "a transformer's work is on tokens, not on images")
     if backbone.is_narrow:
         return Choice("contiguous", "a narrow strided convolution crashes torch with channels last")
-    return Choice("channels_last", "convolutions run faster with channels last")
+    return Choice("contiguous", f"on {device} torch computes wrong gradients with channels last")
 
 
 def choose_workers(machine: MachineFacts, num_train: int) -> Choice[int]:

@@ -7,13 +7,13 @@ that of a probe which has not seen them; the rule is that of `finetune check`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from shlex import quote
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from finetune.evaluate.confident import FEWEST, Likeliest, suspect_labels
 from finetune.report.answers import Answers
+from finetune.runtime.shell import quote
 
 if TYPE_CHECKING:
     from finetune.report.material import Material

@@ -8,8 +8,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from finetune.errors import FinetuneError
 from finetune.runtime.csv_text import csv_text
-from finetune.train.events import EpochEnded, Progressed, Resumed
+from finetune.train.events import EpochEnded, Progressed, Resumed, RunEnded, Warned
 
 if TYPE_CHECKING:
     from finetune.runtime.folder import RunFolder
@@ -43,6 +44,7 @@ class RunLog:
         self._folder: RunFolder | None = None
         self._waiting: list[dict[str, object]] = []
         self._epochs: list[EpochEnded] = []
+        self._is_told = False  # that the history could not be written
 
     def __call__(self, event: Event) -> None:
         """Take one event and pass it on; progress is not logged."""
@@ -53,10 +55,10 @@ class RunLog:
     def open(self, folder: RunFolder) -> None:
         """Begin to write into a folder, with what has waited first."""
         self._folder = folder
-        folder.write_text("history.csv", history_csv([]))
-        for row in self._waiting:
+        for row in self._waiting:  # first: by its events a folder is known to be a run's
             folder.append_event(row)
         self._waiting.clear()
+        folder.write_text("history.csv", history_csv([]))
 
     def _write(self, event: Event) -> None:
         """Log one event."""
@@ -71,9 +73,21 @@ class RunLog:
             self._epochs.append(event)
         elif isinstance(event, Resumed):
             self._epochs = list(event.history)
-        else:
+        elif not isinstance(event, RunEnded):
             return
-        self._folder.write_text("history.csv", history_csv(self._epochs))
+        self._write_history(self._folder)
+
+    def _write_history(self, folder: RunFolder) -> None:
+        """Write the epochs; who looks at them must not end the run.
+
+        Windows refuses to replace a file that a person has open, say in Excel.
+        """
+        try:
+            folder.write_text("history.csv", history_csv(self._epochs))
+        except FinetuneError as error:
+            if not self._is_told:
+                self._is_told = True
+                self(Warned(f"{error.message}; events.jsonl has its rows"))
 
 
 def history_csv(epochs: Sequence[EpochEnded]) -> str:

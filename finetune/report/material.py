@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from io import StringIO
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from finetune.data.leaks import Leaks
@@ -20,6 +19,7 @@ from finetune.errors import FinetuneError, RecipeError
 from finetune.evaluate.figures import ClassFigures, Figures
 from finetune.evaluate.slices import Slice
 from finetune.report.answers import Answers, read_answers
+from finetune.runtime.shell import quote
 from finetune.types import LeftOut
 
 __all__ = ["Asked", "Course", "Epoch", "Material", "Part", "asked_of", "read_material"]

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
+from multiprocessing import current_process
 from typing import Any
 
 from finetune.errors import DISTRIBUTION, FinetuneError
@@ -18,6 +20,7 @@ from finetune.types import Choice, MachineFacts
 
 __all__ = [
     "BF16_INSTRUCTIONS",
+    "NO_BF16",
     "available_cpus",
     "choose_device",
     "describe_environment",
@@ -25,11 +28,15 @@ __all__ = [
     "may_compute",
     "peak_memory_mib",
     "plain_fp32",
+    "processor_seconds",
     "require_one_process",
 ]
 
 # Of x86 and of ARM, as torch names them. A processor without them imitates bf16, very slowly.
 BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "bf16")
+NO_BF16 = "this processor has no bf16 instructions"
+# AMD's GPUs by architecture: those of data centres from MI100 on, and of desktops from RX 7000 on.
+_AMD_WITH_BF16 = ("gfx908", "gfx90a", "gfx94", "gfx95", "gfx11", "gfx12")
 
 _PACKAGES = (
     "torch",
@@ -114,8 +121,15 @@ def require_one_process() -> None:
     """Refuse to run as one of several processes that would write into one folder.
 
     Raises:
-        FinetuneError: `torchrun` or `accelerate launch` started more than one.
+        FinetuneError: `torchrun` or `accelerate launch` started more than one; or this is a process
+            that decodes for a script, and begins with running the script again.
     """
+    # Where processes are not forked, each imports the script that started it first.
+    if getattr(current_process(), "_inheriting", False):
+        raise FinetuneError(
+            "this script starts a run whenever it is imported, and processes that decode import it",
+            hint='put the run below the line: if __name__ == "__main__":',
+        )
     num_processes = int(os.environ.get("WORLD_SIZE", "1"))
     if num_processes > 1:
         raise FinetuneError(
@@ -166,6 +180,15 @@ def peak_memory_mib() -> int:
     return int(peak // (1024 * 1024 if sys.platform == "darwin" else 1024))
 
 
+def processor_seconds() -> float:
+    """Read this thread's processor time in seconds; on Windows, which rounds it, the wall's.
+
+    This thread takes part in all that torch shares out among threads, and what it does alone counts
+    in full; it sleeps while it waits for another one that the system does not let run.
+    """
+    return time.perf_counter() if sys.platform == "win32" else time.thread_time()
+
+
 def may_compute(*instructions: str) -> bool:
     """Tell whether this processor has one of these sets of instructions, as far as torch can tell.
 
@@ -185,15 +208,23 @@ def may_compute(*instructions: str) -> bool:
 
 def _bf16_rule(device: str) -> Choice[bool]:
     """Whether bf16 pays by rule: on CUDA from Ampere on; elsewhere it has to be measured."""
-    import torch
-
     if device == "cpu" and not may_compute(*BF16_INSTRUCTIONS):
-        return Choice(False, "this processor has no bf16 instructions")
+        return Choice(False, NO_BF16)
     if not device.startswith("cuda"):
         return Choice(False, f"bf16 does not pay for every network on {device}")
-    if torch.cuda.get_device_capability(torch.device(device)) >= (8, 0):
+    if _has_bf16_units(device):
         return Choice(True, "this GPU has bf16 matrix units, and bf16 needs no loss scaling")
     return Choice(False, "this GPU has no bf16 matrix units")
+
+
+def _has_bf16_units(device: str) -> bool:
+    """Tell whether a GPU multiplies matrices in bf16: NVIDIA's from Ampere on, AMD's by name."""
+    import torch
+
+    if torch.version.hip is None:
+        return torch.cuda.get_device_capability(torch.device(device)) >= (8, 0)
+    name = str(getattr(torch.cuda.get_device_properties(device), "gcnArchName", ""))
+    return name.startswith(_AMD_WITH_BF16)
 
 
 def _version(name: str) -> str | None:

@@ -3,19 +3,21 @@
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 __all__ = [
     "GIB",
     "free_disk",
     "free_memory",
     "free_shared_memory",
+    "in_pieces",
     "is_lack_of_memory",
     "size_words",
 ]
 
 GIB = 1 << 30
-_MEMINFO = Path("/proc/meminfo")
 _SHM = Path("/dev/shm")
 # Limit, use and statistics of a container, version 2 and version 1 of control groups, with the
 # statistic of what is used for files and given back when it is needed.
@@ -26,25 +28,30 @@ _GROUPS = (
         *("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ),
 )
-_UNKNOWN_SHARE = 4  # where a system does not say what is free, one part in so many counts as free
-_UNKNOWN_BYTES = 2 * GIB  # the same where it does not even say what there is
+# What torch says on a GPU, on a CPU, on Windows' CPU, and by the libraries of a full GPU.
+_LACK_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+
+T = TypeVar("T")
 
 
 def free_disk(folder: Path) -> int:
     """Give the bytes that this user may still write below a folder, which need not exist yet."""
-    nearest = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    places = (folder, *folder.absolute().parents)
+    nearest = next((place for place in places if place.exists()), folder)
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         return 0
     return shutil.disk_usage(nearest).free
 
 
 def free_memory() -> int:
-    """Give the bytes of memory that can be had without swapping, on the safe side where unknown.
+    """Give the bytes of memory that can be had without swapping.
 
     What the kernel would give back (its cache of files) counts as free, and a container's limit
     counts where it is lower.
     """
-    free = _meminfo_free()
+    from psutil import virtual_memory
+
+    free = int(virtual_memory().available)
     for folder, limit_name, used_name, cached_name in _GROUPS:
         limit, used = _read_int(folder / limit_name), _read_int(folder / used_name)
         if limit is not None and used is not None:
@@ -64,9 +71,34 @@ def is_lack_of_memory(error: Exception) -> bool:
     """Whether an allocator gave up: Python's, torch's of an accelerator, or torch's of the CPU."""
     text = str(error)
     return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError)
-        and ("out of memory" in text or "can't allocate memory" in text)
+        isinstance(error, RuntimeError) and any(words in text for words in _LACK_WORDS)
     )
+
+
+def in_pieces(compute: Callable[[slice], T], num_rows: int) -> list[T]:
+    """Compute rows at once, or in halves of halves where memory does not suffice.
+
+    Args:
+        compute: Given the rows to compute, as a slice.
+        num_rows: Number of rows, at least 1.
+
+    Returns:
+        What each piece gave, in order.
+
+    Raises:
+        MemoryError: There is no memory for one row; or torch's error that says so.
+    """
+
+    def piece(start: int, stop: int) -> list[T]:
+        try:
+            return [compute(slice(start, stop))]
+        except (MemoryError, RuntimeError) as error:  # also torch.OutOfMemoryError
+            if stop - start < 2 or not is_lack_of_memory(error):
+                raise
+        middle = (start + stop) // 2  # outside of the block, which holds what was in memory
+        return [*piece(start, middle), *piece(middle, stop)]
+
+    return piece(0, num_rows)
 
 
 def size_words(num_bytes: int) -> str:
@@ -83,26 +115,6 @@ def size_words(num_bytes: int) -> str:
         if size < 1023.5:
             return f"{size:.0f} {unit}" if size >= 9.95 else f"{size:.1f} {unit}"
     return f"{size / 1024:.1f} TiB"
-
-
-def _meminfo_free() -> int:
-    """Read what Linux says is available; elsewhere ask for free pages."""
-    try:
-        lines = _MEMINFO.read_text(encoding="ascii").splitlines()
-        (available,) = (line.split()[1] for line in lines if line.startswith("MemAvailable:"))
-        return int(available) * 1024
-    except (OSError, ValueError):
-        return _free_pages()
-
-
-def _free_pages() -> int:
-    """Count the bytes of free pages; a part of all pages on macOS, which does not say, or less."""
-    for name, share in (("SC_AVPHYS_PAGES", 1), ("SC_PHYS_PAGES", _UNKNOWN_SHARE)):
-        try:
-            return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE") // share
-        except (AttributeError, OSError, ValueError):
-            continue
-    return _UNKNOWN_BYTES
 
 
 def _read_statistic(path: Path, name: str) -> int:

@@ -120,7 +120,7 @@ class Checkpoints:
                 save_file(tensors, path, metadata)
             except SafetensorError as error:  # what the system said stands in its text alone
                 raise OSError(str(error)) from error
-            with path.open("rb") as stream:
+            with path.open("r+b") as stream:  # Windows refuses to flush what cannot be written
                 os.fsync(stream.fileno())
 
         try:
@@ -171,7 +171,8 @@ def _read(path: Path) -> State | None:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies: Windows removes no file of which a tensor is left.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError):
         return None
     document = metadata.get("state", "")

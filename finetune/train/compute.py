@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from finetune.model.store import Budgets, StoreKey, image_id, open_store
 from finetune.model.store_key import device_kind
-from finetune.runtime.space import GIB
+from finetune.runtime.space import GIB, in_pieces
 from finetune.train.events import progress_events
 from finetune.train.stored import Row, StoredViews
 
@@ -159,11 +160,18 @@ class Computing:
         done = 0
         for images, _, indices in loader:
             inputs = session.preprocessing.normalize(images.to(device))
-            with self._precision():
-                crossing = self._frozen.compute(inputs)
-            store.add([missing[index][1] for index in indices.tolist()], crossing)
+            found = [missing[index][1] for index in indices.tolist()]
+            in_pieces(partial(self._add, store, found, inputs), len(found))
             done += len(images)
             report(done, len(missing))
+
+    def _add(
+        self, store: ActivationStore, ids: Sequence[bytes], inputs: torch.Tensor, rows: slice
+    ) -> None:
+        """Compute and store some images of a batch."""
+        with self._precision():
+            crossing = self._frozen.compute(inputs[rows])
+        store.add(ids[rows], crossing)
 
     def _precision(self) -> AbstractContextManager[Any]:
         """Compute in the precision asked for, whatever training uses."""

@@ -8,7 +8,6 @@ for each other.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +17,7 @@ from finetune.components.policies import AllPolicy, lora_of
 from finetune.data.decode import decode
 from finetune.data.loading import EvalImages
 from finetune.model.depth import describe_parameters
+from finetune.runtime.device import processor_seconds
 from finetune.train.once import why_plain
 from finetune.train.speed import measure_course
 
@@ -201,7 +201,7 @@ def _measure_reading(recipe: ResolvedRecipe, model: Model, index: Index) -> floa
         reduction=preprocessing.reduction,
     )
     images = EvalImages(samples, preprocessing.transform(), index.classes, read)
-    started = time.thread_time()
+    started = processor_seconds()
     for position in range(len(images)):
         images[position]
-    return (time.thread_time() - started) / max(1, len(images))
+    return (processor_seconds() - started) / max(1, len(images))

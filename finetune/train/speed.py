@@ -21,7 +21,7 @@ import torch
 
 from finetune.model.fuse import fused
 from finetune.runtime.cache import remember
-from finetune.runtime.device import BF16_INSTRUCTIONS, may_compute
+from finetune.runtime.device import BF16_INSTRUCTIONS, may_compute, processor_seconds
 from finetune.runtime.seeds import own_randomness
 from finetune.runtime.space import is_lack_of_memory
 
@@ -80,7 +80,8 @@ def measure_speed(
     """
     layout = torch.channels_last if channels_last else torch.contiguous_format
     key = _key(model, machine, layout)
-    passes = remember("passes", key, lambda: _measure(model, machine.device, layout, _passes))
+    timed = partial(_passes, has_bf16=_computes_bf16_passes(machine))
+    passes = remember("passes", key, lambda: _measure(model, machine.device, layout, timed))
     if not is_trained:
         return passes
     # Careful: everything learns here; in the run it may be a few layers, for which there is memory.
@@ -181,12 +182,18 @@ def _placed(
     return network, images
 
 
-def _passes(network: Any, images: torch.Tensor) -> dict[str, Timer]:
+def _computes_bf16_passes(machine: MachineFacts) -> bool:
+    """Tell whether passes may be faster in bf16: older GPUs have no such products at all."""
+    if machine.device == "cpu":
+        return may_compute("amx_bf16")  # on x86 its matrix units alone are much faster
+    return machine.has_fast_bf16
+
+
+def _passes(network: Any, images: torch.Tensor, *, has_bf16: bool) -> dict[str, Timer]:
     """Give what times a pass of frozen layers, with normalisations folded."""
     ready = fused(network.eval(), network.input_size)
     timers: dict[str, Timer] = {"fused": partial(_time_forward, ready, images)}
-    # On x86 passes are much faster in its matrix units alone.
-    if images.device.type != "mps" and (images.device.type != "cpu" or may_compute("amx_bf16")):
+    if has_bf16:
         timers["fused_bf16"] = partial(_time_forward, ready, images, torch.bfloat16)
     return timers
 
@@ -275,13 +282,9 @@ def _time_training(
 
 
 def _clock(device: torch.device) -> float:
-    """Read a clock in seconds: on a CPU the processor time of this thread, else the wall's.
-
-    This thread takes part in all that torch shares out among threads, and what it does alone counts
-    in full; it sleeps while it waits for another one that the system does not let run.
-    """
+    """Read a clock in seconds: on a CPU the processor time of this thread, else the wall's."""
     if device.type == "cpu":
-        return time.thread_time()
+        return processor_seconds()
     torch.accelerator.synchronize(device)
     return time.perf_counter()
 

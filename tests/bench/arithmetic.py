@@ -69,7 +69,7 @@ def measure(name: str, given: argparse.Namespace) -> dict[str, Columns]:
     model = create_model(recipe, num_classes=10)
     facts = describe_backbone(model.network, model.preprocessing)
     if given.compile:
-        layout = "channels_last" if facts.prefers_channels_last else "contiguous"
+        layout = "channels_last" if facts.prefers_channels_last("cpu") else "contiguous"
         with tempfile.TemporaryDirectory() as folder:
             os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
             return compiled(model.network, layout, given)

@@ -22,7 +22,7 @@ def test_a_healthy_machine_hears_that_it_is_healthy() -> None:
         ("device", "runs on cpu: no GPU that torch can use is there"),
         (
             "precision",
-            "trains in fp32 or bf16: a run times its network in both and keeps the faster",
+            "trains in bf16, unless a run measures its network to be clearly slower in it",
         ),
         ("memory", "16 GiB of memory are free"),
         ("cores", "8 cores: 4 workers will decode photos"),

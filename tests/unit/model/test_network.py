@@ -113,4 +113,4 @@ def test_narrow_strided_convolution_keeps_channels_first() -> None:
     )
     assert facts.family == "conv"
     assert facts.is_narrow
-    assert not facts.prefers_channels_last
+    assert not facts.prefers_channels_last("cpu")

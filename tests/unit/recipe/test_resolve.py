@@ -1,5 +1,7 @@
 """Every automatic value by its rule and with its reason; what cannot work is refused."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -209,6 +211,25 @@ def test_nothing_is_computed_in_bf16_that_fp32_needs_as_well(
     )
     assert recipe.runtime.frozen_precision == chosen
     assert recipe.reasons["runtime.frozen_precision"].endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("family", "device", "chosen", "reason"),
+    [
+        ("conv", "cpu", "channels_last", "convolutions run faster with channels last"),
+        ("conv", "cuda:0", "channels_last", "convolutions run faster with channels last"),
+        ("vit", "cuda:0", "contiguous", "a transformer's work is on tokens, not on images"),
+        ("conv", "mps", "contiguous", "on mps torch computes wrong gradients with channels last"),
+    ],
+)
+def test_the_layout_is_that_which_network_and_device_are_good_at(family, device, chosen, reason):
+    facts = FACTS | {
+        "backbone": replace(FACTS["backbone"], family=family),
+        "machine": replace(FACTS["machine"], device=device),
+    }
+    recipe = resolve(parse_recipe(STAGE % "epochs: 1", source="x"), **facts)
+    assert recipe.runtime.memory_format == chosen
+    assert recipe.reasons["runtime.memory_format"] == reason
 
 
 def test_a_recipe_without_steps_stays_in_fp32(resolved):

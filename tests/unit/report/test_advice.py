@@ -71,6 +71,31 @@ def test_a_class_below_the_accuracy_by_more_than_chance_is_weak(read: Read) -> N
     assert advice.reason.startswith("Photos found of ants (30 of 100): below the accuracy of 100 %")
 
 
+@pytest.mark.parametrize(("num_classes", "is_named"), [(2, True), (100, False)])
+def test_of_many_classes_one_that_looks_weak_may_be_so_by_chance(
+    read: Read, num_classes: int, is_named: bool
+) -> None:
+    material, gallery = read(num_photos=300, accuracy=1.0)
+    part = material.main
+    plain = replace(part.figures.per_class[0], recall=0.9, support=20)
+    rows = [replace(plain, name=f"class {number}") for number in range(num_classes)]
+    rows[0] = replace(plain, recall=0.7)  # 14 of 20: p = 0.011 for one class that is right in 90 %
+    figures = replace(part.figures, accuracy=0.9, per_class=tuple(rows))
+    part = replace(part, figures=figures)
+    given = advise(replace(material, parts={"test": part}), gallery)
+    assert ("weak_classes" in {advice.kind for advice in given}) == is_named
+
+
+def test_a_probe_that_is_surely_worse_is_not_advised(read: Read) -> None:
+    material, gallery = read(probe=0.97)
+    val = material.parts["val"]
+    for low, is_advised in ((0.985, False), (0.965, True)):
+        figures = replace(val.figures, accuracy=0.99, accuracy_interval=(low, 0.995))
+        parts = {**material.parts, "val": replace(val, figures=figures)}
+        given = advise(replace(material, parts=parts), gallery)
+        assert ("probe_is_enough" in {advice.kind for advice in given}) == is_advised
+
+
 def test_photos_of_a_kind_that_is_answered_worse_are_named(read: Read) -> None:
     material, gallery = read(num_photos=300)
     part = material.main

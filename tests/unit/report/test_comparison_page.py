@@ -81,7 +81,7 @@ def test_the_verdict_says_who_is_better_with_points_and_interval(
     (difference,) = compare_runs(runs).differences
     verdict = section(page(*runs), "verdict")
     assert f"{difference.verdict}." in verdict
-    assert "new +30.0 18.3 to 41.7 < 0.001 " in verdict
+    assert "new +30.0 17.8 to 42.4 < 0.001 " in verdict
     assert "does not say that runs are equally good" not in verdict
 
 

@@ -1,5 +1,7 @@
 """Seeds follow from what they are for; measured figures are kept."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -74,3 +76,22 @@ def test_one_process_of_a_launcher_is_fine(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("WORLD_SIZE", "1")
     require_one_process()
     assert available_cpus() >= 1
+
+
+def test_a_script_without_a_guard_is_refused_in_the_processes_that_import_it(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import multiprocessing\n"
+        "from finetune.runtime.device import require_one_process\n"
+        "require_one_process()\n"
+        "if __name__ == '__main__':\n"
+        "    process = multiprocessing.get_context('spawn').Process(target=print)\n"
+        "    process.start()\n"
+        "    process.join()\n"
+        "    print('ended with', process.exitcode)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    assert done.stdout == "ended with 1\n"
+    assert "this script starts a run whenever it is imported" in done.stderr

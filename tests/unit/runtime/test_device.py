@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -76,3 +78,17 @@ def test_fp32_on_a_gpu_is_fp32_for_a_while_and_then_as_before() -> None:
     assert rules() == before
     with plain_fp32("cpu"):
         assert rules() == before
+
+
+@pytest.mark.parametrize(
+    ("architecture", "has_units"),
+    [("gfx90a:sramecc+:xnack-", True), ("gfx1100", True), ("gfx1030", False), ("gfx906", False)],
+)
+def test_amds_gpus_are_known_by_their_architecture(monkeypatch, architecture, has_units):
+    named = SimpleNamespace(gcnArchName=architecture)
+    monkeypatch.setattr("torch.version.hip", "6.4")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: named)
+    assert machine_facts("cuda:0").has_fast_bf16 is has_units

@@ -1,10 +1,17 @@
 """Room on the disk and in memory, and sizes in words."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from finetune.runtime.space import free_disk, free_memory, size_words
+from finetune.runtime.space import (
+    free_disk,
+    free_memory,
+    in_pieces,
+    is_lack_of_memory,
+    size_words,
+)
 
 
 def test_the_disk_of_a_folder_that_is_not_there_yet_is_that_of_its_parent(tmp_path: Path) -> None:
@@ -16,50 +23,69 @@ def test_below_a_file_nothing_can_be_written(tmp_path: Path) -> None:
     assert free_disk(tmp_path / "file" / "a") == 0
 
 
-def test_memory_is_free(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert free_memory() > 1 << 20
-    monkeypatch.setattr("finetune.runtime.space._GROUPS", ())
-    monkeypatch.setattr("finetune.runtime.space._MEMINFO", tmp_path / "absent")
+def test_memory_is_free() -> None:
     assert free_memory() > 1 << 20
 
 
-def test_what_the_kernel_calls_available_is_free(
+def test_what_the_kernel_calls_available_is_free_within_the_limit_of_a_container(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name, text in (
-        ("meminfo", "MemTotal: 9000 kB\nMemAvailable:    5000 kB\n"),
-        ("limit", "3000000\n"),
-        ("used", "1000000\n"),
-        ("none", "max\n"),
-    ):
+    for name, text in (("limit", "3000000\n"), ("used", "1000000\n"), ("none", "max\n")):
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr("finetune.runtime.space._MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=5_120_000))
     found = []
     for limit in ("none", "limit"):
         groups = ((tmp_path, limit, "used", "inactive_file"),)
         monkeypatch.setattr("finetune.runtime.space._GROUPS", groups)
         found.append(free_memory())
-    assert found == [5000 * 1024, 2_000_000]
+    assert found == [5_120_000, 2_000_000]
     (tmp_path / "memory.stat").write_text("anon 7\ninactive_file 600000\n")  # of photos just read
     assert free_memory() == 2_600_000
 
 
-def test_a_system_that_does_not_say_what_is_free_has_some(
+def test_a_drive_that_is_not_there_has_no_room(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("finetune.runtime.space._MEMINFO", tmp_path / "absent")
-    monkeypatch.setattr("finetune.runtime.space._GROUPS", ())
-    known = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 4_000_000}  # as macOS
+    for question in ("exists", "is_dir"):  # as of Z: where there is none
+        monkeypatch.setattr(Path, question, lambda self: False)
+    assert free_disk(tmp_path) == 0
 
-    def sysconf(name: str) -> int:
-        if name not in known:
-            raise ValueError("unrecognized configuration name")
-        return known[name]
 
-    monkeypatch.setattr("os.sysconf", sysconf)
-    assert free_memory() == 1_000_000 * 4096
-    known.clear()
-    assert free_memory() == 2 << 30
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate 2.50 GiB",
+        "[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    ],
+)
+def test_lack_of_memory_is_known_by_what_each_allocator_says(message: str) -> None:
+    assert is_lack_of_memory(RuntimeError(message))
+    assert not is_lack_of_memory(ValueError(message))
+
+
+def test_what_does_not_fit_is_computed_in_halves() -> None:
+    def compute(rows: slice) -> list[int]:
+        if rows.stop - rows.start > 3:
+            raise MemoryError
+        return list(range(rows.start, rows.stop))
+
+    assert in_pieces(compute, 3) == [[0, 1, 2]]
+    assert in_pieces(compute, 10) == [[0, 1], [2, 3, 4], [5, 6], [7, 8, 9]]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("shapes differ")])
+def test_one_row_that_does_not_fit_and_other_errors_are_raised(error: Exception) -> None:
+    calls = []
+
+    def compute(rows: slice) -> None:
+        calls.append(rows)
+        raise error
+
+    with pytest.raises(type(error)):
+        in_pieces(compute, 4)
+    assert len(calls) == (3 if isinstance(error, MemoryError) else 1)
 
 
 @pytest.mark.parametrize(
