@@ -142,7 +142,8 @@ def results() -> str:
             _duration(row["seconds"]),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", f"{recorded['device']}; one run each:", "", *_command(recorded)])
+    made = f"{_origin(recorded)}; one run each, seconds beside other work:"
+    return "\n".join([*lines, "", made, "", *_command(recorded)])
 
 
 def demo() -> str:
@@ -158,9 +159,9 @@ def demo() -> str:
         for row in rows
     ]
     told = (
-        f"On {rows[0]['num_samples']} test photos of the digits five to nine, of which each network"
+        f"On {rows[0]['num_samples']} test photos of the digits five to nine. Each network was "
+        "trained on five other photos of each digit:"
     )
-    told += " saw a handful in training:"
     return "\n".join([told, "", *lines])
 
 
@@ -337,7 +338,7 @@ def _benchmark(file: Path) -> str:
     ]
     lines = _table_head(names)
     lines += [f"| {' | '.join(_cell(row, name) for name in names)} |" for row in rows]
-    made = f"{recorded['device']}; commit `{recorded['commit']}`; raw figures: `{file.name}`."
+    made = f"{_origin(recorded)}; commit `{recorded['commit']}`; raw figures: `{file.name}`."
     notes = [f"- {note}" for note in recorded.get("notes", [])]
     parts = [_command(recorded), [made], notes, lines]
     return "\n\n".join([f"## {recorded['title']}", *("\n".join(part) for part in parts if part)])
@@ -346,6 +347,11 @@ def _benchmark(file: Path) -> str:
 def _table_head(names: Sequence[str]) -> list[str]:
     """Give the first two lines of a table."""
     return [f"| {' | '.join(names)} |", "|---" * len(names) + "|"]
+
+
+def _origin(recorded: dict[str, Any]) -> str:
+    """Say what was measured, and on what."""
+    return "; ".join(recorded[name] for name in ("backbone", "device") if name in recorded)
 
 
 def _command(recorded: dict[str, Any]) -> list[str]:
