@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "plan"]
 
-_NO_STEPS = "no stage learns by gradient; a recipe without stages is a probe alone"
 _MUCH = 0.3  # of the pixels; a centre crop of 0.875 takes 23 % of a square photo already
 
 
@@ -112,8 +111,8 @@ def plan(
     facts = describe_data(index)
     backbone = describe_backbone(model.network, model.preprocessing)
     is_trained = any(stage.solver == "gradient" for stage in recipe.stages)
-    if not is_trained and recipe.augment not in (NoAugment(), StandardAugment()):
-        tell(Warned(f"augment: {recipe.augment.kind} changes nothing: {_NO_STEPS}"))
+    for message in _odd_values(recipe, is_trained=is_trained):
+        tell(Warned(message))
     is_last = backbone.prefers_channels_last(machine.device)
     speed = measure_speed(model, machine, channels_last=is_last, is_trained=is_trained)
     machine = with_bf16_choice(machine, speed)
@@ -128,6 +127,17 @@ def plan(
     choices = {"input": _describe_input(model, index), **describe_choices(resolved)}
     tell(RecipeResolved(choices, estimate))
     return Plan(resolved, index, model, machine, kept, data_seconds, estimate)
+
+
+def _odd_values(recipe: Recipe, *, is_trained: bool) -> Iterator[str]:
+    """Say which values do not do what a person who gave them may think."""
+    if recipe.training.class_weights == recipe.training.sampler == "balanced":
+        yield "training: class_weights and sampler each make up for the counts: drop one"
+    if not is_trained and recipe.augment not in (NoAugment(), StandardAugment()):
+        yield (
+            f"augment: {recipe.augment.kind} changes nothing: no stage learns by gradient; a "
+            "recipe without stages is a probe alone"
+        )
 
 
 def _prepare(

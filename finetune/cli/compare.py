@@ -10,6 +10,7 @@ import typer
 
 from finetune.cli.border import UsageError
 from finetune.cli.options import Debug, Json, at_home, require_file
+from finetune.runtime.paths import home_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +70,7 @@ def _check_runs(runs: list[str]) -> None:
     """Refuse fewer than two runs, and one named twice."""
     if len(runs) < 2:
         raise UsageError("compare needs two runs or more", hint="finetune compare RUN RUN")
-    places = [Path(run).expanduser().resolve() for run in runs]
+    places = [home_path(run).resolve() for run in runs]
     twice = [run for run, place in zip(runs, places, strict=True) if places.count(place) > 1]
     if twice:
         raise UsageError(f"{twice[0]} is named twice", hint="name each run once")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune.cli.options import Debug, Json
+from finetune.cli.options import Debug, Json, at_home
 from finetune.runtime.shell import quote
 
 if TYPE_CHECKING:
@@ -23,7 +23,8 @@ _NETWORKS = {"tuned": "fine-tuned from the starter", "scratch": "the same from s
 
 def demo(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Where photos and runs are written.")
+        Path,
+        typer.Argument(metavar="DIR", help="Where photos and runs are written.", callback=at_home),
     ] = Path("demo-data"),
     json: Json = False,
     debug: Debug = False,

@@ -16,7 +16,10 @@ from finetune.runtime.paths import absolute_path
 from finetune.types import Split
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from finetune.cli.render import Screen
+    from finetune.data.leaks import Leaks
     from finetune.evaluate.result import EvalResult
     from finetune.model.bundle import Bundle
     from finetune.report.tables import MetricsHeader
@@ -72,8 +75,9 @@ def evaluate(
     began = time.perf_counter()
     screen = Screen(sys.stderr)
     bundle = load_bundle(model)
-    result = _evaluate(bundle, data, part, screen, workers)
-    header = _header(bundle, time.perf_counter() - began)
+    result, leaks = _evaluate(bundle, data, part, screen, workers)
+    known_leaks: dict[str, Leaks] = {} if leaks is None else {part: leaks}
+    header = _header(bundle, known_leaks, time.perf_counter() - began)
     if out is not None:
         from finetune.report.report import write_report
         from finetune.runtime.files import make_folder
@@ -102,7 +106,7 @@ def _check_out(out: Path) -> None:
 
 def _evaluate(
     bundle: Bundle, data: str, split: Split, screen: Screen, workers: int | None
-) -> EvalResult:
+) -> tuple[EvalResult, Leaks | None]:
     """Predict the labelled photos with progress on a screen, and score the answers."""
     from finetune.cli.predict import inference_options, shown_progress
     from finetune.evaluate.evaluate import evaluate as score
@@ -113,10 +117,10 @@ def _evaluate(
     options = inference_options(len(labelled.samples), workers)
     with shown_progress(screen) as progress:
         outputs = predict_samples(bundle, labelled.samples, options=options, progress=progress)
-    return score(outputs, split=split, notes=labelled.notes)
+    return score(outputs, split=split, notes=labelled.notes), labelled.leaks
 
 
-def _header(bundle: Bundle, seconds: float) -> MetricsHeader:
+def _header(bundle: Bundle, leaks: Mapping[str, Leaks], seconds: float) -> MetricsHeader:
     """Say what was evaluated."""
     from finetune.report.tables import MetricsHeader
     from finetune.runtime.device import peak_memory_mib
@@ -129,5 +133,6 @@ def _header(bundle: Bundle, seconds: float) -> MetricsHeader:
         total_seconds=seconds,
         num_parameters=sum(values.numel() for values in bundle.network.parameters()),
         peak_memory_mib=peak_memory_mib(),
+        leaks=leaks,
         calibration=bundle.calibration,
     )

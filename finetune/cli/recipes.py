@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from finetune.cli.options import Debug, Json, complete_recipe
+from finetune.cli.options import Debug, Json, at_home, complete_recipe
 from finetune.errors import FinetuneError, Problem, RecipeError
 
 __all__ = ["recipes"]
@@ -56,7 +56,9 @@ def show(name: _Name, debug: Debug = False) -> None:
 @recipes.command("copy", short_help="Copy a recipe to a file, to change it.")
 def copy(
     name: _Name,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to write it.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Where to write it.", callback=at_home)
+    ],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE.")] = False,
     debug: Debug = False,
 ) -> None:

@@ -22,7 +22,12 @@ def report(
     ],
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR|CSV", help="Where the photos are now, if they moved."),
+        typer.Option(
+            "--data",
+            metavar="DIR|CSV",
+            help="Where the photos are now, if they moved.",
+            callback=at_home,
+        ),
     ] = None,
     check: Annotated[
         Path | None,
@@ -30,6 +35,7 @@ def report(
             "--check",
             metavar="FILE.json",
             help="Show what finetune check --out FILE.json found in these photos as well.",
+            callback=at_home,
         ),
     ] = None,
     debug: Debug = False,

@@ -222,6 +222,8 @@ def interruption(run: str | None) -> Interrupted:
         return Interrupted("interrupted before anything was written")
     folder = RunFolder(Path(run))
     if is_finished(folder.path):
+        if "report.html" in folder.contents():
+            return Interrupted(f"interrupted: {run} is complete")
         return Interrupted(
             f"interrupted: {run} is complete, but for its page",
             hint=f"finetune report {quote(run)}",

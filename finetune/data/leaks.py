@@ -30,11 +30,17 @@ class Leaks:
 
     Attributes:
         num_copies: Whose bytes also stand in train.
-        num_near: Of which a near-duplicate stands in train, but no copy.
+        num_near: Of which a near-duplicate stands in train, but no copy; None where none was
+            looked for.
     """
 
     num_copies: int
-    num_near: int
+    num_near: int | None
+
+    @property
+    def total(self) -> int:
+        """All of them, as far as is known."""
+        return self.num_copies + (self.num_near or 0)
 
 
 def count_leaks(index: Index, split: Split) -> Leaks:
@@ -54,7 +60,7 @@ def leak_warnings(index: Index, split: Split) -> tuple[str, ...]:
 def tell_leaks(leaks: Leaks, total: int, split: Split) -> tuple[str, ...]:
     """Say how far the figures of a part of so many images can be trusted, the leaks given."""
     word = _WORDS[split]
-    leaked = leaks.num_copies + leaks.num_near
+    leaked = leaks.total
     verdict = "slightly too good" if leaked < _MANY * total else "not to be trusted"
     kinds = (
         (leaks.num_copies, "is a byte-for-byte copy", "are byte-for-byte copies"),

@@ -21,7 +21,12 @@ _SYSTEM_NAMES = frozenset(
         *("__MACOSX", "desktop.ini", "lost+found"),
     )
 )
-_MARKS_OF_A_RUN = frozenset(("events.jsonl", "finetune.json"))
+# Of a run, of a saved model, and of an evaluation, which has no run's events.
+_MARKS = (
+    {"events.jsonl", "recipe.yaml"},
+    {"finetune.json", "config.json"},
+    {"metrics.json", "predictions.csv"},
+)
 _OF_A_RUN = "the folder of a run or of a saved model"
 _NOT_UTF8 = "its name is not valid UTF-8; rename it"
 
@@ -129,7 +134,8 @@ def _expanded(path: Path) -> Iterator[Path]:
 def _descend(folder: Path, ancestors: tuple[tuple[int, int], ...], walk: _Walk) -> None:
     """Collect a folder's files, then those of its folders; a link to an ancestor is left out."""
     listing = list_folder(folder)
-    if walk.passes_runs and not _MARKS_OF_A_RUN.isdisjoint(file.name for file in listing.files):
+    names = {file.name for file in listing.files}
+    if walk.passes_runs and any(marks <= names for marks in _MARKS):
         walk.left_out.append((folder, _OF_A_RUN))
         return
     walk.files.extend(listing.files)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from finetune.data.walk import walk_files
 from finetune.demo.digits import NAMES, UNSEEN_DIGITS, write_digits
 from finetune.errors import FinetuneError
 from finetune.pipeline import Run, run
@@ -74,13 +75,14 @@ def run_demo(
 def _require_ours(folder: Path, data: Path) -> None:
     """Refuse to replace runs of other photos, and to write digits among other photos."""
     ours = re.compile(rf"({'|'.join(NAMES)})_\d+\.png")
-    strangers = [file for file in sorted(data.rglob("*.*")) if not ours.fullmatch(file.name)]
+    files = walk_files(data, root=data)[0] if data.is_dir() else []
+    strangers = [f"{file} is no digit" for file in files if not ours.fullmatch(file.name)]
     for run_folder in (folder / name for name in RUNS):
-        is_used = run_folder.is_dir() and any(run_folder.iterdir())
-        if is_used and asked_of(run_folder).data != data.resolve():
-            strangers.append(run_folder)
+        trained_on = asked_of(run_folder).data if run_folder.is_dir() else None
+        if trained_on not in (None, data.resolve()):
+            strangers.append(f"{run_folder} was trained on {trained_on}")
     if strangers:
         raise FinetuneError(
-            f"{strangers[0]} is not of an earlier example, and is not replaced",
+            f"{strangers[0]}: only an earlier example here is replaced",
             hint="finetune demo ANOTHER_FOLDER",
         )

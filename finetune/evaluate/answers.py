@@ -16,7 +16,7 @@ from finetune.errors import DataError, join_names
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["Cost", "RunAnswers", "aligned", "require_same"]
+__all__ = ["Cost", "RunAnswers", "aligned", "limits_of", "require_same", "units_of"]
 
 _SAME_PHOTOS = "evaluate both on the same photos: finetune evaluate RUN --data DIR --out FOLDER"
 
@@ -75,19 +75,6 @@ class RunAnswers:
     num_leaked: int = 0
     fingerprint: str | None = None
     cost: Cost = Cost()
-
-    @property
-    def has_groups(self) -> bool:
-        """Whether some images belong together."""
-        return bool(self.groups) and len(set(self.units)) < len(self.units)
-
-    @property
-    def units(self) -> tuple[str, ...]:
-        """What is independent of one another: (N,) groups, and images that are in none."""
-        return tuple(
-            f"image {path}" if group is None else f"group {group}"
-            for path, group in zip(self.paths, self.groups, strict=True)
-        )
 
 
 def require_same(reference: RunAnswers, run: RunAnswers) -> None:
@@ -151,6 +138,69 @@ def aligned(run: RunAnswers, reference: RunAnswers) -> RunAnswers:
         digests=tuple(run.digests[row] for row in rows) if run.digests else (),
         groups=tuple(run.groups[row] for row in rows) if run.groups else (),
     )
+
+
+def units_of(runs: Sequence[RunAnswers]) -> "NDArray[np.int64] | None":
+    """Number what is independent of one another: groups, and images that are in none.
+
+    Args:
+        runs: With the same images in the same order; not the files of each tell of groups.
+
+    Returns:
+        (N,) int64; None where each image is by itself, as far as the runs tell.
+    """
+    groups = next((run.groups for run in runs if any(run.groups)), None)
+    if groups is None:
+        return None
+    names = [
+        f"image {path}" if group is None else f"group {group}"
+        for path, group in zip(runs[0].paths, groups, strict=True)
+    ]
+    distinct, units = np.unique(names, return_inverse=True)
+    return units.astype(np.int64) if len(distinct) < len(names) else None
+
+
+def limits_of(runs: Sequence[RunAnswers], units: "NDArray[np.int64] | None") -> tuple[str, ...]:
+    """Say what limits a comparison of runs on the same images, in sentences.
+
+    Args:
+        runs: With the images in the same order; the reference first.
+        units: As `units_of` gives them.
+    """
+    notes = []
+    if runs[0].split == "val":
+        notes.append(
+            "compared on val, which chose the weights of each run: no test; evaluate the runs on "
+            "photos that neither has seen before one is preferred"
+        )
+    same_data = len({run.fingerprint for run in runs}) == 1 and runs[0].fingerprint is not None
+    if not same_data and not all(_is_content_known(run) for run in runs):
+        notes.append(
+            "the images have the same names and labels; whether they are the same files is not "
+            "known, since the files of a run do not say"
+        )
+    leaking = [f"{run.num_leaked} for {run.name}" for run in runs if run.num_leaked]
+    if leaking:
+        notes.append(
+            f"of {counted(len(runs[0].labels), 'image')} some were also trained on, "
+            f"{' and '.join(leaking)}: who remembers them better looks better"
+        )
+    if units is not None:
+        groups = counted(int(units.max()) + 1, "group")
+        notes.append(
+            f"the images are of {groups}, which p-values go by; intervals take images as "
+            "independent, and are too narrow"
+        )
+    devices = {run.cost.device for run in runs} - {None}
+    if len(devices) > 1:
+        names = " and ".join(sorted(str(device) for device in devices))
+        notes.append(f"seconds, memory and images/s were measured on different devices: {names}")
+    return tuple(notes)
+
+
+def _is_content_known(run: RunAnswers) -> bool:
+    """Tell whether the content of every image is known."""
+    return bool(run.digests) and None not in run.digests
 
 
 def _names(run: RunAnswers, index: "NDArray[np.int64]") -> list[str]:

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from finetune.data.words import counted
-from finetune.evaluate.answers import Cost, RunAnswers, aligned, require_same
+from finetune.evaluate.answers import Cost, RunAnswers, aligned, limits_of, require_same, units_of
 from finetune.evaluate.figures import count_confusion
 from finetune.evaluate.intervals import Interval, macro_f1_of_counts, wilson
 from finetune.evaluate.paired import (
@@ -192,14 +191,15 @@ def compare_runs(runs: Sequence[RunAnswers], *, seed: int = 0) -> Comparison:
     for run in runs[1:]:
         require_same(reference, run)
     in_order = [aligned(run, reference) for run in runs]
+    units = units_of(in_order)
     return Comparison(
         split=reference.split,
         num_samples=len(reference.paths),
         classes=reference.classes,
         runs=tuple(_figures(run) for run in in_order),
-        differences=_differences(in_order, seed),
+        differences=_differences(in_order, units, seed),
         disagreements=_disagreements(in_order),
-        notes=_notes(in_order),
+        notes=limits_of(in_order, units),
     )
 
 
@@ -223,9 +223,11 @@ def _macro_f1(run: RunAnswers) -> float:
     return float(macro_f1_of_counts(counts, true, said, num_classes=len(run.classes))[0])
 
 
-def _differences(runs: Sequence[RunAnswers], seed: int) -> tuple[Difference, ...]:
+def _differences(
+    runs: Sequence[RunAnswers], units: "NDArray[np.int64] | None", seed: int
+) -> tuple[Difference, ...]:
     """Compare every run with the first, and correct the p-values over all of them."""
-    found = [_difference(runs[0], run, seed) for run in runs[1:]]
+    found = [_difference(runs[0], run, units, seed) for run in runs[1:]]
     overall = holm([one.p_value for one in found])
     by_class = iter(holm([row.p_value for one in found for row in one.per_class]))
     differences = []
@@ -236,13 +238,14 @@ def _differences(runs: Sequence[RunAnswers], seed: int) -> tuple[Difference, ...
     return tuple(differences)
 
 
-def _difference(reference: RunAnswers, run: RunAnswers, seed: int) -> Difference:
+def _difference(
+    reference: RunAnswers, run: RunAnswers, units: "NDArray[np.int64] | None", seed: int
+) -> Difference:
     """Compare a run with the reference; p-values are not corrected yet."""
-    rows = np.ones(len(run.labels), dtype=bool)
-    counts = _paired_counts(reference, run, rows)
+    counts = _paired_counts(reference, run, np.ones(len(run.labels), dtype=bool))
     _, only_reference, only_run, _ = counts
     answers, num_classes = (reference.predicted, run.predicted), len(run.classes)
-    p_value = _p_value(reference, run, rows)
+    p_value = _p_value(reference, run, units)
     return Difference(
         run=run.name,
         reference=reference.name,
@@ -256,17 +259,21 @@ def _difference(reference: RunAnswers, run: RunAnswers, seed: int) -> Difference
         ),
         p_value=p_value,
         corrected_p_value=p_value,
-        per_class=tuple(_class_difference(reference, run, k) for k in np.unique(run.labels)),
+        per_class=tuple(
+            _class_difference(reference, run, units, label) for label in np.unique(run.labels)
+        ),
     )
 
 
-def _class_difference(reference: RunAnswers, run: RunAnswers, label: int) -> ClassDifference:
+def _class_difference(
+    reference: RunAnswers, run: RunAnswers, units: "NDArray[np.int64] | None", label: int
+) -> ClassDifference:
     """Compare two runs on the images of one class."""
     rows = run.labels == label
     counts = _paired_counts(reference, run, rows)
     both, only_reference, only_run, _ = counts
     support = sum(counts)
-    p_value = _p_value(reference, run, rows)
+    p_value = _p_value(reference, run, units, rows)
     return ClassDifference(
         name=run.classes[label],
         support=support,
@@ -290,14 +297,18 @@ def _paired_counts(
     return both, only_first, only_second, neither
 
 
-def _p_value(reference: RunAnswers, run: RunAnswers, rows: "NDArray[np.bool_]") -> float:
+def _p_value(
+    reference: RunAnswers,
+    run: RunAnswers,
+    units: "NDArray[np.int64] | None",
+    rows: "NDArray[np.bool_] | slice" = slice(None),
+) -> float:
     """Test whether two runs are equally often right: of groups where images have any."""
     first = (reference.predicted == reference.labels)[rows]
     second = (run.predicted == run.labels)[rows]
-    if not run.has_groups:
+    if units is None:
         return mcnemar(int((first & ~second).sum()), int((second & ~first).sum()))
-    _, units = np.unique(np.array(run.units)[rows], return_inverse=True)
-    differences = np.bincount(units, second.astype(int) - first.astype(int))
+    differences = np.bincount(units[rows], second.astype(int) - first.astype(int))
     return mcnemar_of_groups(differences.astype(np.int64))
 
 
@@ -359,41 +370,3 @@ def _disagreement(runs: Sequence[RunAnswers], row: int) -> Disagreement:
 def _divides(one: Disagreement) -> bool:
     """Tell whether some runs are right about an image and others wrong."""
     return len({answer.is_correct for answer in one.answers}) > 1
-
-
-def _notes(runs: Sequence[RunAnswers]) -> tuple[str, ...]:
-    """Say what limits the comparison."""
-    notes = []
-    if runs[0].split == "val":
-        notes.append(
-            "compared on val, which chose the weights of each run: no test; evaluate the runs on "
-            "photos that neither has seen before one is preferred"
-        )
-    same_data = len({run.fingerprint for run in runs}) == 1 and runs[0].fingerprint is not None
-    if not same_data and not all(_is_content_known(run) for run in runs):
-        notes.append(
-            "the images have the same names and labels; whether they are the same files is not "
-            "known, since the files of a run do not say"
-        )
-    leaking = [f"{run.num_leaked} for {run.name}" for run in runs if run.num_leaked]
-    if leaking:
-        notes.append(
-            f"of {counted(len(runs[0].labels), 'image')} some were also trained on, "
-            f"{' and '.join(leaking)}: who remembers them better looks better"
-        )
-    if runs[0].has_groups:
-        number = len(set(runs[0].units))
-        notes.append(
-            f"the images are of {counted(number, 'group')}, which p-values go by; intervals take "
-            "images as independent, and are too narrow"
-        )
-    devices = {run.cost.device for run in runs} - {None}
-    if len(devices) > 1:
-        names = " and ".join(sorted(str(device) for device in devices))
-        notes.append(f"seconds, memory and images/s were measured on different devices: {names}")
-    return tuple(notes)
-
-
-def _is_content_known(run: RunAnswers) -> bool:
-    """Tell whether the content of every image is known."""
-    return bool(run.digests) and None not in run.digests

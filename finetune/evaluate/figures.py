@@ -58,7 +58,7 @@ class Figures:
     Attributes:
         num_samples: Images that the figures rest on.
         accuracy_interval: Wilson's.
-        macro_f1_interval: The stratified bootstrap's; None where every image is right.
+        macro_f1_interval: The bootstrap's; None where all resamples are alike, as without an error.
         log_loss: In nats.
         per_class: In class order.
         num_unreadable: Images without an answer, not scored.

@@ -11,22 +11,18 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from finetune.components.metrics import Metric
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
     "NUM_RESAMPLES",
     "Interval",
-    "bootstrap",
     "draw_counts",
     "f1_interval",
     "interval_of",
     "lower_bounds",
     "macro_f1_interval",
     "macro_f1_of_counts",
-    "percentiles",
     "wilson",
 ]
 
@@ -198,49 +194,14 @@ def macro_f1_of_counts(
     return averages
 
 
-def bootstrap(
-    metric: Metric,
-    probs: "NDArray[np.floating]",
-    labels: "NDArray[np.integer]",
-    *,
-    num_resamples: int = NUM_RESAMPLES,
-    level: float = 0.95,
-    seed: int = 0,
-) -> Interval | None:
-    """Give the stratified bootstrap's percentile interval of any metric.
-
-    Every resample draws the images of each class with replacement, as many as the class has, so
-    that no class vanishes. It calls the metric `num_resamples` times.
-
-    Args:
-        metric: A function as in `METRICS`.
-        probs: (N, K), rows sum to 1.
-        labels: (N,) indices of columns.
-        num_resamples: Number of resamples.
-        level: Share of such intervals that shall hold the truth, in (0, 1).
-        seed: Seed of this function's own generator; the same seed gives the same interval.
+def interval_of(drawn: "Sequence[NDArray[np.float64]]", level: float) -> Interval | None:
+    """Cut the same share off both tails of resampled figures, given in parts; `level` stays.
 
     Returns:
-        Lower and upper end; None where the metric is undefined on the sample or a resample.
+        Lower and upper end; None where all are equal.
     """
-    if np.isnan(metric(probs, labels)):
-        return None
-    generator = np.random.default_rng(seed)
-    strata = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    values = np.empty(num_resamples)
-    for turn in range(num_resamples):
-        drawn = np.concatenate([generator.choice(stratum, len(stratum)) for stratum in strata])
-        values[turn] = metric(probs[drawn], labels[drawn])
-    return None if np.isnan(values).any() else percentiles(values, level)
-
-
-def interval_of(drawn: "Sequence[NDArray[np.float64]]", level: float) -> Interval | None:
-    """Give the percentiles of resampled figures, in parts; None where all are equal."""
     values = np.concatenate([*drawn, np.empty(0)])
-    return percentiles(values, level) if len(values) and np.ptp(values) > 0 else None
-
-
-def percentiles(values: "NDArray[np.float64]", level: float) -> Interval:
-    """Cut the same share off both tails of resampled figures; `level` of them stays."""
+    if not len(values) or not np.ptp(values):
+        return None
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

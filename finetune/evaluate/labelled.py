@@ -39,10 +39,12 @@ class Labelled:
     Attributes:
         samples: In the order of their names.
         notes: Sentences on what was left out, and on classes that the model does not know.
+        leaks: Those that were also trained on; None where that is not known.
     """
 
     samples: tuple[Sample, ...]
     notes: tuple[str, ...]
+    leaks: Leaks | None = None
 
 
 def read_labelled(source: str | Path, *, split: Split, bundle: Bundle) -> Labelled:
@@ -60,7 +62,7 @@ def read_labelled(source: str | Path, *, split: Split, bundle: Bundle) -> Labell
     """
     follow_links = bool(_data_section(bundle).get("follow_links"))
     whole = index_source(source, follow_links=follow_links)
-    index = _with_parts_of_run(whole, source, bundle, split=split)
+    index, num_copies = _with_parts_of_run(whole, source, bundle, split=split)
     parts = sorted({str(sample.split) for sample in index.samples} - {"None"})
     if parts and split not in parts:
         unseen = [part for part in parts if part != "train"]
@@ -76,7 +78,8 @@ def read_labelled(source: str | Path, *, split: Split, bundle: Bundle) -> Labell
             hint=f"the model knows {join_names(bundle.classes)}",
         )
     notes = [*index.warnings, *_unknown_classes(samples, bundle.classes)]
-    return Labelled(samples, (*notes, *filter(None, [dependence_note(samples)])))
+    leaks = None if num_copies is None or split == "train" else Leaks(num_copies, None)
+    return Labelled(samples, (*notes, *filter(None, [dependence_note(samples)])), leaks)
 
 
 def _unknown_classes(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[str, ...]:
@@ -103,24 +106,31 @@ def _meant(name: str, classes: Sequence[str]) -> str:
     return f"; is it {folded[near]}?" if near else ""
 
 
-def _with_parts_of_run(index: Index, source: str | Path, bundle: Bundle, *, split: Split) -> Index:
-    """Give the samples the parts that they had when the model was trained on them."""
+def _with_parts_of_run(
+    index: Index, source: str | Path, bundle: Bundle, *, split: Split
+) -> tuple[Index, int | None]:
+    """Give the samples the parts that they had when the model was trained on them.
+
+    Returns:
+        The index, and how many photos of the part asked for were also trained on; None where that
+        is not known.
+    """
     is_same = absolute_path(source).resolve() == _trained_on(bundle)
     run = bundle.folder.parent if bundle.folder else None
     if run and all((run / name).is_file() for name in ("recipe.yaml", "split.csv")):
         earlier = read_split(run / "split.csv")
         if is_same:
             return _with_parts(_without(index, _left_out(run)), earlier, split=split)
-        return _with_parts_of_content(index, earlier, split=split)
+        return _with_parts_of_content(index, earlier, _left_out(run), split=split)
     if not is_same:
-        return index
+        return index, None
     if not any(sample.split for sample in index.samples):
         raise DataError(
             f"the model was trained on photos of {source}, and split.csv, which says on which of "
             "them, is not beside it: figures from all of them would be no test",
             hint="name the run folder instead of its model, or give other photos",
         )
-    return index
+    return index, None
 
 
 def _without(index: Index, left_out: Collection[str]) -> Index:
@@ -133,59 +143,70 @@ def _without(index: Index, left_out: Collection[str]) -> Index:
     return replace(index, samples=kept, warnings=(*index.warnings, said))
 
 
-def _with_parts(index: Index, earlier: EarlierSplit, *, split: Split) -> Index:
+def _with_parts(index: Index, earlier: EarlierSplit, *, split: Split) -> tuple[Index, int | None]:
     """Give the samples the parts of a run; what has come or gone since is said.
 
     A photo is known by its content, as far as it has been seen, else by its name: files may have
     been given one another's. A new one counts where the source itself puts it into val or test.
     """
-    samples, new, num_copies = [], [], 0
+    samples, new, moved, num_copies = [], [], [], 0
     for sample in index.samples:
         part = earlier.parts.get(sample.name)
         if part is None or part == split:  # what is not asked for needs no second look
             own, digest = sample.split if sample.split in ("val", "test") else None, _digest(sample)
-            part = earlier.part_of(digest, preferred=split) or part or own
+            known = earlier.part_of(digest, preferred=split)
+            if part is not None and known not in (None, split):
+                moved.append(sample.name)
+            part = known or part or own
             num_copies += part == split and earlier.is_trained_on(digest)
         if part is None:
             new.append(sample.name)
         else:
             samples.append(replace(sample, split=part))
     gone = [name for name in earlier.parts if not os.path.lexists(index.root / name)]
-    said = [*_copies_told(num_copies, samples, split), *index.warnings]
+    said = [*_copies_told(num_copies, samples, split), *index.warnings, *_used_told(moved)]
     if new:
         photos = counted(len(new), "photo", "is/are")
         said.append(f"{photos} of no part of the run, left out: {join_names(new)}")
     if gone:
         photos = counted(len(gone), "photo")
         said.append(f"{photos} of the run no longer found under that name: {join_names(gone)}")
-    return replace(index, samples=tuple(samples), warnings=tuple(said))
+    return replace(index, samples=tuple(samples), warnings=tuple(said)), num_copies
 
 
-def _with_parts_of_content(index: Index, earlier: EarlierSplit, *, split: Split) -> Index:
+def _with_parts_of_content(
+    index: Index, earlier: EarlierSplit, left_out: Collection[str], *, split: Split
+) -> tuple[Index, int | None]:
     """Give photos that a run knows by their content its parts, wherever they stand now."""
-    asked = [one for one in index.samples if one.split in (None, split)]
     if not earlier.parts_of_content:
-        asked = []
+        return index, None
+    asked = [one for one in index.samples if one.split in (None, split)]
     digests = {one.name: _digest(one) for one in asked}
     found = {name: earlier.part_of(one, preferred=split) for name, one in digests.items()}
     copies = [name for name, digest in digests.items() if earlier.is_trained_on(digest)]
     num_copies = sum(found[name] == split for name in copies)
     known = {name: part for name, part in found.items() if part is not None}
     if not known:
-        return index
+        return index, num_copies
+    index = _without(index, left_out)  # these are the photos of the run, by name as well
     used = [name for name, part in known.items() if part != split]
     samples = [replace(one, split=known.get(one.name, one.split or split)) for one in index.samples]
-    said = [*_copies_told(num_copies, samples, split), *index.warnings]
-    if used:
-        photos = counted(len(used), "photo", "has/have")
-        said.append(f"{photos} another part in the run, left out: {join_names(used)}")
-    return replace(index, samples=tuple(samples), warnings=tuple(said))
+    said = [*_copies_told(num_copies, samples, split), *index.warnings, *_used_told(used)]
+    return replace(index, samples=tuple(samples), warnings=tuple(said)), num_copies
+
+
+def _used_told(names: Sequence[str]) -> tuple[str, ...]:
+    """Say which photos the run knows as of another part than the one asked for."""
+    if not names:
+        return ()
+    photos = counted(len(names), "photo", "has/have")
+    return (f"{photos} another part in the run, left out: {join_names(names)}",)
 
 
 def _copies_told(num_copies: int, samples: Sequence[Sample], split: Split) -> tuple[str, ...]:
     """Say that photos of the part asked for were also trained on, as the run itself did."""
     total = sum(sample.split == split for sample in samples)
-    return () if split == "train" else tell_leaks(Leaks(num_copies, 0), total, split)
+    return () if split == "train" else tell_leaks(Leaks(num_copies, None), total, split)
 
 
 def _left_out(run: Path) -> frozenset[str]:

@@ -43,6 +43,7 @@ from finetune.version import __version__
 __all__ = ["Bundle", "add_calibration", "find_model_folder", "load_bundle", "save_bundle"]
 
 SCHEMA_VERSION = 1
+# In this order, so that the last one is there only where all are.
 _FILES = ("config.json", "model.safetensors", NOVELTY_FILE, "finetune.json")
 _SHARED = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
@@ -214,7 +215,8 @@ def _move(written: Path, folder: Path) -> None:
     if not folder.exists():
         written.rename(folder)
         return
-    for name in _FILES:  # the document last: it names what is there
+    (folder / _FILES[-1]).unlink(missing_ok=True)  # without its document it is no model
+    for name in _FILES:
         if (written / name).exists():
             os.replace(written / name, folder / name)
         else:

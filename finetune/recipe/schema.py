@@ -161,12 +161,6 @@ class TrainingSection(Section):
             raise refuse("manifold_mixup", "mixup and CutMix mix images; drop them or this")
         return self
 
-    @model_validator(mode="after")
-    def _balances_once(self) -> Self:
-        if self.class_weights == self.sampler == "balanced":
-            raise refuse("sampler", "class_weights: balanced makes up for the counts; drop one")
-        return self
-
 
 class RuntimeSection(Section):
     """Where and in which arithmetic it runs."""

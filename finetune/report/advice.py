@@ -69,7 +69,7 @@ def advise(material: Material, gallery: Gallery) -> tuple[Advice, ...]:
 def leaks(material: Material, gallery: Gallery) -> Advice | None:
     """Photos that were trained on make figures too good."""
     part = material.main
-    leaked = part.leaks.num_copies + part.leaks.num_near if part.leaks else 0
+    leaked = part.leaks.total if part.leaks else 0
     if not leaked:
         return None
     word = PART_WORDS[part.split]

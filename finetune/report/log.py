@@ -58,7 +58,7 @@ class RunLog:
         for row in self._waiting:  # first: by its events a folder is known to be a run's
             folder.append_event(row)
         self._waiting.clear()
-        folder.write_text("history.csv", history_csv([]))
+        self._write_history(folder)
 
     def _write(self, event: Event) -> None:
         """Log one event."""

@@ -293,7 +293,7 @@ def _of_type(kind: type, row: Mapping[str, Any]) -> dict[str, Any]:
 def _leaks(part: Mapping[str, Any]) -> Leaks | None:
     """Give what is known of leaks."""
     copies = part.get("num_leaked")
-    return None if copies is None else Leaks(copies, part.get("num_near_leaked") or 0)
+    return None if copies is None else Leaks(copies, part.get("num_near_leaked"))
 
 
 def _read_epochs(path: Path) -> Iterator[Epoch]:

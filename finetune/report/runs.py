@@ -18,6 +18,7 @@ import numpy as np
 from finetune.errors import DataError, join_names
 from finetune.evaluate.answers import Cost, RunAnswers
 from finetune.report.material import asked_of
+from finetune.runtime.paths import home_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +117,7 @@ def read_run(folder: str | Path) -> FinishedRun:
     Raises:
         DataError: It is missing, unfinished, damaged, or written by a later version.
     """
-    path = Path(folder).expanduser().resolve()
+    path = home_path(folder).resolve()
     _require_finished(path, Path(folder))
     metrics = _read_json(path / "metrics.json")
     if metrics.get("schema_version") != 1 or not isinstance(metrics.get("classes"), list):

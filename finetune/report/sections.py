@@ -247,7 +247,7 @@ def _labels(source: Source) -> dict[str, Any]:
         "passed_over": join_names([material.classes[place] for place in labels.passed_over]),
         "split": part.split,
         "is_temperature_fitted": fitted.get("temperature") is not None,
-        "num_leaked": leaks.num_copies + leaks.num_near if leaks else None,
+        "num_leaked": leaks.total if leaks else None,
         "command": check_command(material),
     }
 

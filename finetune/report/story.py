@@ -125,7 +125,7 @@ def _trust(material: Material) -> str:
         limits.append("these photos chose the weights, so the figures are too good: no test part")
     if part.split == "train":
         limits.append("these photos were trained on: the figures say nothing of other photos")
-    leaked = part.leaks.num_copies + part.leaks.num_near if part.leaks else 0
+    leaked = part.leaks.total if part.leaks else 0
     if leaked:
         verb = "also stands" if leaked == 1 else "also stand"
         limits.append(f"{count(leaked)} of them {verb} in the training part: expect less")

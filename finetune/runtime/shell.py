@@ -8,7 +8,7 @@ __all__ = ["quote"]
 
 
 def quote(text: str) -> str:
-    """Quote one word of a command; cmd.exe and PowerShell take single quotes otherwise or not.
+    """Quote one word of a command where it needs it; cmd.exe knows no single quotes.
 
     >>> quote("runs/photos-net-001")
     'runs/photos-net-001'

@@ -144,7 +144,9 @@ def _search(
     else:
         splits, reason = _splits(train)
         pairs = ((train[fit], train[held]) for fit, held in splits)
-    searched = [_losses(make, fit, held, _balance(fit.labels, num_balanced)) for fit, held in pairs]
+    searched = [
+        _losses(make, fit, held, _balance(held.labels, num_balanced)) for fit, held in pairs
+    ]
     if not searched:
         return MIDDLE, None, reason
     best = int(np.argmin(np.mean([losses for losses, _ in searched], axis=0)))

@@ -52,10 +52,12 @@ def test_runs_and_photos_of_others_are_not_replaced(
 ) -> None:
     run = shutil.copytree(made.folder, tmp_path / "one" / "scratch")
     photos = shutil.copytree(made.data, tmp_path / "two" / "digits")
-    for name, stranger in (("one", run), ("two", photos / "blue" / "blue_00.png")):
+    for name, stranger in (
+        ("one", f"{run} was trained on {made.data}"),
+        ("two", f"{photos / 'blue' / 'blue_00.png'} is no digit"),
+    ):
         answer = call("demo", str(tmp_path / name))
         assert answer.code == 1
-        told = f"error: {stranger} is not of an earlier example, and is not replaced\n"
-        assert told in answer.err
+        assert f"error: {stranger}: only an earlier example here is replaced\n" in answer.err
     assert (run / "metrics.json").is_file()
     assert len(list(photos.rglob("*.png"))) == 36

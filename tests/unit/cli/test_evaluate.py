@@ -204,7 +204,13 @@ def test_what_the_run_left_out_stays_out(
     answer = call("evaluate", str(run), "--data", str(data), "--json")
     part = json.loads(answer.out)["splits"]["test"]
     assert (part["num_samples"], part["num_unreadable"]) == (11, 0)
-    assert part["warnings"][0] == "2 photos that the run left out, left out here as well"
+    told = "2 photos that the run left out, left out here as well"
+    assert part["warnings"][0] == told
+    moved = data.rename(tmp_path / "moved")  # the same photos, by what they hold
+    answer = call("evaluate", str(run), "--data", str(moved), "--json")
+    part = json.loads(answer.out)["splits"]["test"]
+    assert (part["num_samples"], part["num_unreadable"]) == (11, 0)
+    assert told in part["warnings"]
 
 
 def test_photos_that_took_one_anothers_names_are_known_by_their_content(
@@ -223,7 +229,10 @@ def test_photos_that_took_one_anothers_names_are_known_by_their_content(
     (data / "aside").rename(train)
     answer = call("evaluate", str(folder), "--data", str(data), "--json")
     # The photo that now has the name of a test photo was trained on.
-    assert json.loads(answer.out)["splits"]["test"]["num_samples"] == 5
+    part = json.loads(answer.out)["splits"]["test"]
+    name = test.relative_to(data).as_posix()
+    assert part["num_samples"] == 5
+    assert f"1 photo has another part in the run, left out: {name}" in part["warnings"]
 
 
 def test_what_the_run_left_out_says_nothing_of_photos_elsewhere(
@@ -257,7 +266,9 @@ def test_copies_of_training_photos_are_told_as_the_run_told_them(
     answer = call("evaluate", str(run), "--data", str(source), "--json")
     told = json.loads((run / "metrics.json").read_text())["splits"]["test"]["warnings"][0]
     assert told.startswith("1 of 13 test images is a byte-for-byte copy of training images")
-    assert json.loads(answer.out)["splits"]["test"]["warnings"][0] == told
+    part = json.loads(answer.out)["splits"]["test"]
+    assert (part["num_leaked"], part["num_near_leaked"]) == (1, None)
+    assert part["warnings"][0] == told
 
 
 def test_photos_in_groups_are_told_to_be_so(

@@ -237,10 +237,13 @@ def test_resume_takes_the_recipe_of_the_run_unless_another_is_named(
     assert call("run", "--dry-run", *absent).err.startswith("error: no photos are named")
 
 
-def test_ctrl_c_at_the_page_says_that_the_run_is_complete(made: Any) -> None:
-    told = interruption(str(made.folder))
-    assert told.message == f"interrupted: {made.folder} is complete, but for its page"
-    assert told.hint == f"finetune report {made.folder}"
+def test_ctrl_c_at_the_page_says_that_the_run_is_complete(made: Any, tmp_path: Path) -> None:
+    run = shutil.copytree(made.folder, tmp_path / "run")
+    assert interruption(str(run)).message == f"interrupted: {run} is complete"
+    (run / "report.html").unlink()
+    told = interruption(str(run))
+    assert told.message == f"interrupted: {run} is complete, but for its page"
+    assert told.hint == f"finetune report {run}"
 
 
 def test_resuming_a_finished_run_gives_its_figures(made: Any, call: Callable[..., Any]) -> None:

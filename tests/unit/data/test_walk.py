@@ -127,14 +127,22 @@ def test_the_icon_of_a_folder_on_macos_is_no_photo(tmp_path):
 
 
 def test_what_runs_and_models_hold_is_no_photo(tmp_path):
-    touch(tmp_path, "a.jpg", "runs/1/events.jsonl", "runs/1/plots/b.png", "m/finetune.json", "m/c")
+    run = ("runs/1/events.jsonl", "runs/1/recipe.yaml", "runs/1/plots/b.png")
+    touch(tmp_path, "a.jpg", *run, "m/finetune.json", "m/config.json")
+    touch(tmp_path, "figures/metrics.json", "figures/predictions.csv", "figures/plots/c.png")
     files, left_out = walk_files(tmp_path, root=tmp_path)
     assert names(files, tmp_path) == ["a.jpg"]
-    assert [(item.name, item.reason) for item in left_out] == [
-        ("m", "the folder of a run or of a saved model"),
-        ("runs/1", "the folder of a run or of a saved model"),
+    assert {item.name for item in left_out} == {"figures", "m", "runs/1"}
+    assert {item.reason for item in left_out} == {"the folder of a run or of a saved model"}
+    assert len(list_images([tmp_path])) == 9  # who names a folder to predict gets what is in it
+
+
+def test_a_class_with_a_log_of_its_own_is_a_class(tmp_path):
+    touch(tmp_path, "cats/a.jpg", "cats/events.jsonl")
+    assert names(walk_files(tmp_path, root=tmp_path)[0], tmp_path) == [
+        "cats/a.jpg",
+        "cats/events.jsonl",
     ]
-    assert len(list_images([tmp_path])) == 5  # who names a folder to predict gets what is in it
 
 
 def test_what_systems_keep_on_a_drive_is_left_out(tmp_path):

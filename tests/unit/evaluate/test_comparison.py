@@ -254,6 +254,17 @@ def test_groups_go_with_their_images(labels):
     assert compare_runs([first, moved]).differences[0].p_value == 1.0
 
 
+@pytest.mark.parametrize("place", [0, 1])
+def test_groups_that_one_run_tells_of_are_those_of_all(labels, place):
+    groups = tuple(f"tree {row // 30}" for row in range(300))
+    runs = [answers_of("a", wrong_at(labels, range(30)), labels), answers_of("b", labels, labels)]
+    runs[place] = replace(runs[place], groups=groups)
+    compared = compare_runs(runs)
+    assert compared.differences[0].p_value == 1.0
+    assert compared.differences[0].per_class[0].p_value == 1.0
+    assert "the images are of 10 groups" in compared.notes[-1]
+
+
 def test_images_that_were_trained_on_are_told(labels):
     first = answers_of("a", labels, labels, num_leaked=7)
     second = answers_of("b", labels, labels, num_leaked=9)

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from finetune.components.metrics import METRICS
-from finetune.evaluate.intervals import bootstrap, f1_interval, macro_f1_interval, wilson
+from finetune.evaluate.intervals import f1_interval, macro_f1_interval, wilson
 
 Z = 1.959963984540054  # the standard normal's 97.5 % point
 
@@ -210,26 +209,3 @@ def test_a_thousand_resamples_of_ten_thousand_images_take_about_a_second():
     start = time.process_time()
     macro_f1_interval(confusion)
     assert time.process_time() - start < 1.5  # 0.12 s on a core of its own
-
-
-def test_the_bootstrap_takes_any_metric():
-    labels = np.array([0, 1] * 30)
-    right = np.where(np.arange(60) % 6, labels, 1 - labels)
-    probs = np.eye(2)[right] * 0.8 + 0.1
-    low, high = bootstrap(METRICS["accuracy"], probs, labels, num_resamples=200)
-    assert low < 50 / 60 < high
-    assert bootstrap(METRICS["accuracy"], probs, labels, num_resamples=200) == (low, high)
-
-
-def test_the_bootstrap_of_an_undefined_metric_is_none():
-    probs, labels = np.full((4, 2), 0.5), np.zeros(4, np.int64)
-    assert bootstrap(METRICS["roc_auc_ovr"], probs, labels, num_resamples=5) is None
-
-
-def test_the_bootstrap_is_none_where_a_resample_leaves_the_metric_undefined():
-    def undefined_without_the_first(probs, labels):
-        return 1.0 if probs[:, 0].max() == 9 else math.nan
-
-    probs = np.array([[9.0, 0.0], [1.0, 0.0], [1.0, 0.0]])
-    labels = np.zeros(3, np.int64)
-    assert bootstrap(undefined_without_the_first, probs, labels, num_resamples=50) is None

@@ -18,13 +18,13 @@ def test_who_looks_at_the_history_does_not_end_the_run(
 ) -> None:
     told: list[Event] = []
     log, write = RunLog(told.append), RunFolder.write_text
-    log.open(RunFolder(tmp_path))
-    log(RunStarted("run", "net", "photos"))
 
     def refuse(folder: RunFolder, name: str, text: str) -> None:  # as Windows while Excel reads it
         raise FinetuneError(f"cannot write {name}: Permission denied")
 
     monkeypatch.setattr(RunFolder, "write_text", refuse)
+    log.open(RunFolder(tmp_path))
+    log(RunStarted("run", "net", "photos"))
     log(EPOCH)
     log(EPOCH)
     monkeypatch.setattr(RunFolder, "write_text", write)
@@ -34,4 +34,4 @@ def test_who_looks_at_the_history_does_not_end_the_run(
     assert len((tmp_path / "history.csv").read_text().splitlines()) == 3
     lines = (tmp_path / "events.jsonl").read_text().splitlines()
     kinds = [json.loads(line)["event"] for line in lines]
-    assert kinds == ["RunStarted", "EpochEnded", "Warned", "EpochEnded", "RunEnded"]
+    assert kinds == ["Warned", "RunStarted", "EpochEnded", "EpochEnded", "RunEnded"]

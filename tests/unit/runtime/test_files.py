@@ -1,6 +1,7 @@
 """Files are written whole or not at all."""
 
 import errno
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -84,3 +85,28 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path: Path) ->
     sweep(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == kept
     sweep(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("num_refused", [2, 100])
+def test_on_windows_a_file_that_somebody_reads_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_refused: int
+) -> None:
+    replace, calls = os.replace, []
+
+    def refuse(source: Path, target: Path) -> None:
+        calls.append(target)
+        if len(calls) <= num_refused:
+            raise PermissionError(errno.EACCES, "Access is denied")
+        replace(source, target)
+
+    monkeypatch.setattr("finetune.runtime.files.sys.platform", "win32")
+    monkeypatch.setattr("finetune.runtime.files.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("os.replace", refuse)
+    if num_refused < 20:
+        write_text(tmp_path / "a.txt", "new")
+        assert (tmp_path / "a.txt").read_text() == "new"
+        return
+    with pytest.raises(FinetuneError, match=r"cannot write .*a\.txt: Access is denied"):
+        write_text(tmp_path / "a.txt", "new")
+    assert len(calls) == 21
+    assert list(tmp_path.iterdir()) == []

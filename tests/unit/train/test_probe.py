@@ -230,20 +230,23 @@ def test_folds_that_hold_out_whole_classes_choose_nothing(monkeypatch: pytest.Mo
     )
 
 
-def test_a_balanced_probe_is_judged_by_balanced_images() -> None:
+@pytest.mark.parametrize("num_held", [(450, 20), (100, 100)])
+def test_a_balanced_probe_is_judged_by_balanced_images(num_held: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
-    labels = np.repeat([0, 1], [900, 40])
-    values = rng.normal(0, 1, (940, 60)).astype(np.float32)
-    values[labels == 1, 0] += 1.5  # one direction of sixty tells the rare class, not well
-    train = Features(values, labels)
-    held = np.repeat([0, 1], [450, 20])
-    val_values = rng.normal(0, 1, (470, 60)).astype(np.float32)
-    val_values[held == 1, 0] += 1.5
-    probe = fit_probe(train, Features(val_values, held), num_classes=2, balanced=True)
-    # Of the penalties tried it takes the one whose loss is least where both classes count the same.
-    probs = probe.model.probabilities(val_values)
-    by_class = [-np.log(probs[held == k, k]).mean() for k in (0, 1)]
-    assert np.mean(by_class) < 0.62  # always one half is 0.69; the weakest penalty is above 0.8
+
+    def clusters(*counts: int) -> Features:  # one direction of sixty tells the rare class
+        labels = np.repeat([0, 1], counts)
+        values = rng.normal(0, 1, (len(labels), 60)).astype(np.float32)
+        values[labels == 1, 0] += 1.5
+        return Features(values, labels)
+
+    train, val = clusters(900, 40), clusters(*num_held)
+    chosen = fit_probe(train, val, num_classes=2, balanced=True)
+    # What is held out is as good to choose by where each class has as many: it is repeated so.
+    rows = [np.flatnonzero(val.labels == label) for label in (0, 1)]
+    even = val[np.concatenate([np.tile(part, 900 // len(part)) for part in rows])]
+    assert fit_probe(train, even, num_classes=2, balanced=True).strength == chosen.strength
+    assert chosen.strength < fit_probe(train, val, num_classes=2).strength * 10**3
 
 
 def test_the_loss_may_weigh_classes() -> None:
