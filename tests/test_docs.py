@@ -10,6 +10,7 @@ import importlib
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -29,6 +30,7 @@ LINK = re.compile(r"\]\((?!https?:)(?P<target>[^)#\s]+)(?:#[^)]*)?\)")
 # A figure of quality or speed: needs its JSON, so it stands in a generated part.
 FIGURE = re.compile(r"\d+(?:\.\d+)? ?(?:%|s\b|seconds|minutes|images/s|points)|\b0\.\d{2,}")
 RUN = "runs/photos-efficientnet_b0-001"
+TUTORIAL_RUN = "runs/photos-mobilenetv2_100-001"
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,7 @@ def workplace(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
         Image.open(file).convert("RGB").save(target)
     Image.open(files[0]).convert("RGB").save(folder / "photo.jpg")
     Classifier(starter(), recipe="probe", out=folder / RUN).fit(folder / "photos")
+    shutil.copytree(folder / RUN, folder / TUTORIAL_RUN)
     return folder
 
 

@@ -154,13 +154,15 @@ def macro_f1_difference_interval(
     """
     kinds, counts = np.unique(np.stack([labels, *answers]), axis=1, return_counts=True)
     true, *both = kinds
-    drawn = []
-    for some in draw_counts(counts, num_resamples, seed=seed):
+
+    def differences(some: "NDArray[np.integer]") -> "NDArray[np.float64]":
         first, second = (
             macro_f1_of_counts(some, true, said, num_classes=num_classes) for said in both
         )
-        drawn.append(second - first)
-    return interval_of(drawn, level)
+        return second - first
+
+    drawn = [differences(some) for some in draw_counts(counts, num_resamples, seed=seed)]
+    return interval_of(drawn, float(differences(counts[None])[0]), level=level, least=-1.0)
 
 
 def _correlation(counts: tuple[int, int, int, int]) -> float:

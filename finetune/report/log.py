@@ -85,6 +85,8 @@ class RunLog:
         try:
             folder.write_text("history.csv", history_csv(self._epochs))
         except FinetuneError as error:
+            if not isinstance(error.__cause__, PermissionError):  # a full disk ends the run
+                raise
             if not self._is_told:
                 self._is_told = True
                 self(Warned(f"{error.message}; events.jsonl has its rows"))

@@ -20,6 +20,15 @@ def mirrored(photos: Path, folder: Path) -> Path:
     return folder
 
 
+def in_parts(photos: Path, folder: Path) -> Path:
+    """Copy photos into train, val and test in turn."""
+    for number, path in enumerate(sorted(photos.glob("*/*.png"))):
+        place = folder / ("train", "val", "test")[number % 3] / path.parent.name / path.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    return folder
+
+
 def test_the_photos_of_the_run_keep_its_parts(made: Any, call: Callable[..., Any]) -> None:
     document = json.loads(
         call("evaluate", str(made.folder), "--data", str(made.data), "--json").out
@@ -188,11 +197,7 @@ def test_photos_that_came_went_and_moved_since_the_run_are_told(
 def test_what_the_run_left_out_stays_out(
     tiny_folder: Path, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
-    data = tmp_path / "photos"
-    for number, path in enumerate(sorted(tiny_folder.glob("*/*.png"))):
-        place = data / ("train", "val", "test")[number % 3] / path.parent.name / path.name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, place)
+    data = in_parts(tiny_folder, tmp_path / "photos")
     wrong = next((data / "test" / "blue").iterdir())
     (data / "test" / "blue" / "broken.png").write_bytes(b"no image")
     fixes = tmp_path / "fixes.csv"
@@ -252,11 +257,7 @@ def test_what_the_run_left_out_says_nothing_of_photos_elsewhere(
 def test_copies_of_training_photos_are_told_as_the_run_told_them(
     tiny_folder: Path, tmp_path: Path, call: Callable[..., Any], moved: bool
 ) -> None:
-    data = tmp_path / "photos"
-    for number, path in enumerate(sorted(tiny_folder.glob("*/*.png"))):
-        place = data / ("train", "val", "test")[number % 3] / path.parent.name / path.name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, place)
+    data = in_parts(tiny_folder, tmp_path / "photos")
     copied = next((data / "train" / "blue").iterdir())
     shutil.copy(copied, data / "test" / "blue" / "copy.png")
     flags = ["--recipe", "probe", "--backbone", "test_vit", "--no-pretrained"]

@@ -73,7 +73,7 @@ def test_near_duplicates_are_held_out_together():
     labels = np.repeat(rng.integers(0, 2, 20), 2)  # chance, but each picture stands there twice
     apart = predict_held_out(Features(values, labels, np.arange(40)))
     together = predict_held_out(Features(values, labels, np.arange(40) // 2))
-    assert (apart.argmax(axis=1) == labels).mean() > 0.9
+    assert (apart.argmax(axis=1) == labels).mean() > 0.75
     assert (together.argmax(axis=1) == labels).mean() < 0.7
 
 

@@ -20,7 +20,7 @@ def test_who_looks_at_the_history_does_not_end_the_run(
     log, write = RunLog(told.append), RunFolder.write_text
 
     def refuse(folder: RunFolder, name: str, text: str) -> None:  # as Windows while Excel reads it
-        raise FinetuneError(f"cannot write {name}: Permission denied")
+        raise FinetuneError(f"cannot write {name}: Permission denied") from PermissionError()
 
     monkeypatch.setattr(RunFolder, "write_text", refuse)
     log.open(RunFolder(tmp_path))
@@ -35,3 +35,14 @@ def test_who_looks_at_the_history_does_not_end_the_run(
     lines = (tmp_path / "events.jsonl").read_text().splitlines()
     kinds = [json.loads(line)["event"] for line in lines]
     assert kinds == ["Warned", "RunStarted", "EpochEnded", "EpochEnded", "RunEnded"]
+
+
+def test_a_full_disk_does_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(folder: RunFolder, name: str, text: str) -> None:
+        raise FinetuneError(f"cannot write {name}: the disk is full") from OSError()
+
+    log = RunLog()
+    log.open(RunFolder(tmp_path))
+    monkeypatch.setattr(RunFolder, "write_text", refuse)
+    with pytest.raises(FinetuneError, match="the disk is full"):
+        log(EPOCH)
