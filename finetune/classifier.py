@@ -19,7 +19,7 @@ from finetune.data.manifest import class_name
 from finetune.errors import DataError, FinetuneError, NotFittedError, join_names
 from finetune.evaluate.evaluate import evaluate
 from finetune.evaluate.labelled import read_labelled
-from finetune.model.bundle import Bundle, load_bundle, save_bundle
+from finetune.model.bundle import MODEL_FILES, Bundle, load_bundle, save_bundle
 from finetune.model.inference import InferenceOptions, predict, predict_samples
 from finetune.pipeline import run
 from finetune.recipe.load import load_recipe
@@ -204,8 +204,10 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             NotFittedError: Before `fit` or `load`.
         """
         target = home_path(folder)
-        has_model = (target / "finetune.json").is_file()
-        if target.exists() and not has_model and (target.is_file() or any(target.iterdir())):
+        names = {entry.name for entry in target.iterdir()} if target.is_dir() else set()
+        # Without a document, nothing but files of a model: a save that was interrupted.
+        is_free = "finetune.json" in names or names <= set(MODEL_FILES)
+        if target.is_file() or not is_free:
             raise FinetuneError(
                 f"{target} exists and holds no model; it is not overwritten",
                 hint="choose another folder",

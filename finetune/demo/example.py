@@ -78,9 +78,11 @@ def _require_ours(folder: Path, data: Path) -> None:
     files = walk_files(data, root=data)[0] if data.is_dir() else []
     strangers = [f"{file} is no digit" for file in files if not ours.fullmatch(file.name)]
     for run_folder in (folder / name for name in RUNS):
-        trained_on = asked_of(run_folder).data if run_folder.is_dir() else None
-        if trained_on not in (None, data.resolve()):
-            strangers.append(f"{run_folder} was trained on {trained_on}")
+        if not any((run_folder / name).exists() for name in ("recipe.yaml", "events.jsonl")):
+            continue  # free, or refused by the run itself
+        trained_on = asked_of(run_folder).data
+        if trained_on != data.resolve():
+            strangers.append(f"{run_folder} was trained on {trained_on or 'other photos'}")
     if strangers:
         raise FinetuneError(
             f"{strangers[0]}: only an earlier example here is replaced",

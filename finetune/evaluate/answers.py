@@ -149,15 +149,16 @@ def units_of(runs: Sequence[RunAnswers]) -> "NDArray[np.int64] | None":
     Returns:
         (N,) int64; None where each image is by itself, as far as the runs tell.
     """
-    groups = next((run.groups for run in runs if any(run.groups)), None)
-    if groups is None:
-        return None
-    names = [
-        f"image {path}" if group is None else f"group {group}"
-        for path, group in zip(runs[0].paths, groups, strict=True)
-    ]
-    distinct, units = np.unique(names, return_inverse=True)
-    return units.astype(np.int64) if len(distinct) < len(names) else None
+    found = []
+    for run in runs:
+        if any(run.groups):
+            names = [
+                f"image {path}" if group is None else f"group {group}"
+                for path, group in zip(run.paths, run.groups, strict=True)
+            ]
+            found.append(np.unique(names, return_inverse=True)[1].astype(np.int64))
+    units = min(found, key=np.max, default=None)  # of several accounts the coarsest
+    return None if units is None or units.max() + 1 == len(units) else units
 
 
 def limits_of(runs: Sequence[RunAnswers], units: "NDArray[np.int64] | None") -> tuple[str, ...]:

@@ -155,7 +155,7 @@ def _with_parts(index: Index, earlier: EarlierSplit, *, split: Split) -> tuple[I
         if part is None or part == split:  # what is not asked for needs no second look
             own, digest = sample.split if sample.split in ("val", "test") else None, _digest(sample)
             known = earlier.part_of(digest, preferred=split)
-            if part is not None and known not in (None, split):
+            if known not in (None, split) and split in (part, own):
                 moved.append(sample.name)
             part = known or part or own
             num_copies += part == split and earlier.is_trained_on(digest)
@@ -171,7 +171,8 @@ def _with_parts(index: Index, earlier: EarlierSplit, *, split: Split) -> tuple[I
     if gone:
         photos = counted(len(gone), "photo")
         said.append(f"{photos} of the run no longer found under that name: {join_names(gone)}")
-    return replace(index, samples=tuple(samples), warnings=tuple(said)), num_copies
+    found = replace(index, samples=tuple(samples), warnings=tuple(said))
+    return found, num_copies if earlier.parts_of_content else None
 
 
 def _with_parts_of_content(
@@ -183,12 +184,15 @@ def _with_parts_of_content(
     asked = [one for one in index.samples if one.split in (None, split)]
     digests = {one.name: _digest(one) for one in asked}
     found = {name: earlier.part_of(one, preferred=split) for name, one in digests.items()}
-    copies = [name for name, digest in digests.items() if earlier.is_trained_on(digest)]
-    num_copies = sum(found[name] == split for name in copies)
     known = {name: part for name, part in found.items() if part is not None}
+    if sum(name in earlier.parts for name in known) > len(asked) / 2:
+        index = _without(index, left_out)  # the photos of the run, moved with their names
+        known = {one.name: known[one.name] for one in index.samples if one.name in known}
+    num_copies = sum(
+        part == split and earlier.is_trained_on(digests[name]) for name, part in known.items()
+    )
     if not known:
         return index, num_copies
-    index = _without(index, left_out)  # these are the photos of the run, by name as well
     used = [name for name, part in known.items() if part != split]
     samples = [replace(one, split=known.get(one.name, one.split or split)) for one in index.samples]
     said = [*_copies_told(num_copies, samples, split), *index.warnings, *_used_told(used)]

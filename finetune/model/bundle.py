@@ -40,11 +40,18 @@ from finetune.runtime.paths import home_path
 from finetune.runtime.seeds import own_randomness
 from finetune.version import __version__
 
-__all__ = ["Bundle", "add_calibration", "find_model_folder", "load_bundle", "save_bundle"]
+__all__ = [
+    "MODEL_FILES",
+    "Bundle",
+    "add_calibration",
+    "find_model_folder",
+    "load_bundle",
+    "save_bundle",
+]
 
 SCHEMA_VERSION = 1
 # In this order, so that the last one is there only where all are.
-_FILES = ("config.json", "model.safetensors", NOVELTY_FILE, "finetune.json")
+MODEL_FILES = ("config.json", "model.safetensors", NOVELTY_FILE, "finetune.json")
 _SHARED = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
 
 
@@ -215,8 +222,16 @@ def _move(written: Path, folder: Path) -> None:
     if not folder.exists():
         written.rename(folder)
         return
-    (folder / _FILES[-1]).unlink(missing_ok=True)  # without its document it is no model
-    for name in _FILES:
+    document = folder / MODEL_FILES[-1]
+    before = document.read_bytes() if document.is_file() else None
+    document.unlink(missing_ok=True)  # without it no mixture of two models is taken for one
+    try:
+        os.replace(written / MODEL_FILES[0], folder / MODEL_FILES[0])
+    except OSError:
+        if before is not None:  # nothing was replaced
+            document.write_bytes(before)
+        raise
+    for name in MODEL_FILES[1:]:
         if (written / name).exists():
             os.replace(written / name, folder / name)
         else:

@@ -1,6 +1,7 @@
 """What is saved loads again, with and without this package; contradictions are refused."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -275,3 +276,26 @@ def test_a_home_folder_is_known_by_its_sign(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     assert load_bundle("~/birds").folder == tmp_path / "birds"
+
+
+@pytest.mark.parametrize("failing", ["config.json", "model.safetensors"])
+def test_of_a_save_that_fails_no_mixture_of_two_models_is_left(
+    make_network: MakeNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    folder, replace = tmp_path / "model", os.replace
+    save(make_network(), folder)
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(target) == folder / failing:
+            raise PermissionError(13, "Access is denied")
+        replace(source, target)
+
+    monkeypatch.setattr("os.replace", refuse)
+    with pytest.raises(BundleError, match="could not be saved"):
+        save(make_network(), folder)
+    assert (folder / "finetune.json").is_file() == (failing == "config.json")
+    if failing == "config.json":
+        load_bundle(folder)
+    monkeypatch.undo()
+    save(make_network(), folder)
+    load_bundle(folder)
