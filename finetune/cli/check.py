@@ -101,7 +101,7 @@ def _check_out(out: Path, data: str) -> None:
 
     require_file(out, (".json",))
     fixes = out.with_suffix(".csv")
-    if fixes.absolute() == absolute_path(data):
+    if absolute_path(fixes) == absolute_path(data):
         raise UsageError(
             f"--out {out} would write its fix list over {data}",
             hint=f"--out {out.with_name('findings.json')}",

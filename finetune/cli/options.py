@@ -10,6 +10,7 @@ import typer
 
 from finetune.cli.border import UsageError
 from finetune.errors import FinetuneError
+from finetune.runtime.paths import home_path
 
 __all__ = [
     "Data",
@@ -55,8 +56,6 @@ def complete_recipe(incomplete: str) -> list[tuple[str, str]]:
 
 def at_home(path: Path | None) -> Path | None:
     """Give a path with `~` as the home folder: the callback of options that name one."""
-    from finetune.runtime.paths import home_path
-
     return None if path is None else home_path(path)
 
 

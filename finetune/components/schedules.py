@@ -2,7 +2,7 @@
 
 Each section has one verb, `factor(progress)`, the multiple of the stage's learning rate at
 `progress` in [0, 1) of the stage's optimiser steps. Warm-up is the stage's own value and is applied
-before the schedule starts.
+before the schedule starts, unless that rises by itself.
 """
 
 import math
@@ -16,7 +16,13 @@ from finetune.components.section import Number, Section
 __all__ = ["ConstantSchedule", "CosineSchedule", "OneCycleSchedule", "Schedule", "StepSchedule"]
 
 
-class ConstantSchedule(Section):
+class _ScheduleSection(Section):
+    """What schedules share: one that rises by itself is not warmed up as well."""
+
+    rises: ClassVar[bool] = False
+
+
+class ConstantSchedule(_ScheduleSection):
     """The learning rate of the stage, unchanged."""
 
     kind: Literal["constant"] = "constant"
@@ -26,7 +32,7 @@ class ConstantSchedule(Section):
         return 1.0
 
 
-class CosineSchedule(Section):
+class CosineSchedule(_ScheduleSection):
     """Half a cosine from the learning rate down to a part of it (1608.03983)."""
 
     kind: Literal["cosine"] = "cosine"
@@ -37,7 +43,7 @@ class CosineSchedule(Section):
         return self.final + (1 - self.final) * (1 + math.cos(math.pi * progress)) / 2
 
 
-class OneCycleSchedule(Section):
+class OneCycleSchedule(_ScheduleSection):
     """Up along a cosine to the learning rate, then down along another (1708.07120).
 
     It has a rise of its own: the stage's warm-up is left out.
@@ -57,7 +63,7 @@ class OneCycleSchedule(Section):
         return low + (1 - low) * (1 - math.cos(math.pi * part)) / 2
 
 
-class StepSchedule(Section):
+class StepSchedule(_ScheduleSection):
     """The learning rate, cut at fixed parts of the stage."""
 
     kind: Literal["step"] = "step"

@@ -242,7 +242,7 @@ def _difference(
     reference: RunAnswers, run: RunAnswers, units: "NDArray[np.int64] | None", seed: int
 ) -> Difference:
     """Compare a run with the reference; p-values are not corrected yet."""
-    counts = _paired_counts(reference, run, np.ones(len(run.labels), dtype=bool))
+    counts = _paired_counts(reference, run)
     _, only_reference, only_run, _ = counts
     answers, num_classes = (reference.predicted, run.predicted), len(run.classes)
     p_value = _p_value(reference, run, units)
@@ -287,7 +287,7 @@ def _class_difference(
 
 
 def _paired_counts(
-    reference: RunAnswers, run: RunAnswers, rows: "NDArray[np.bool_]"
+    reference: RunAnswers, run: RunAnswers, rows: "NDArray[np.bool_] | slice" = slice(None)
 ) -> tuple[int, int, int, int]:
     """Count images that both get right, the reference alone, the run alone, neither."""
     first = (reference.predicted == reference.labels)[rows]
@@ -304,11 +304,11 @@ def _p_value(
     rows: "NDArray[np.bool_] | slice" = slice(None),
 ) -> float:
     """Test whether two runs are equally often right: of groups where images have any."""
-    first = (reference.predicted == reference.labels)[rows]
-    second = (run.predicted == run.labels)[rows]
     if units is None:
-        return mcnemar(int((first & ~second).sum()), int((second & ~first).sum()))
-    differences = np.bincount(units[rows], second.astype(int) - first.astype(int))
+        _, only_reference, only_run, _ = _paired_counts(reference, run, rows)
+        return mcnemar(only_reference, only_run)
+    first, second = ((one.predicted == one.labels).astype(int) for one in (reference, run))
+    differences = np.bincount(units[rows], (second - first)[rows])
     return mcnemar_of_groups(differences.astype(np.int64))
 
 

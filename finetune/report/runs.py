@@ -124,13 +124,14 @@ def read_run(folder: str | Path) -> FinishedRun:
         raise _damaged(path / "metrics.json", "it is not of schema_version 1")
     environment_file = path / "environment.json"
     environment = _read_json(environment_file) if environment_file.is_file() else {}
+    digests, groups = _read_split(path / "split.csv", ("digest", "group"))
     return FinishedRun(
         name=path.name,
         path=path,
         classes=tuple(_as_written(str(name)) for name in metrics["classes"]),
         predictions=_read_predictions(path / "predictions.csv"),
-        digests=_read_column(path / "split.csv", "digest"),
-        groups=_read_column(path / "split.csv", "group"),
+        digests=digests,
+        groups=groups,
         num_leaked=_num_leaked(metrics),
         fingerprint=environment.get("data_fingerprint"),
         cost=_cost(metrics, path, device=environment.get("device")),
@@ -201,13 +202,14 @@ def _num_leaked(metrics: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
-def _read_column(path: Path, name: str) -> dict[str, str]:
-    """Read a column of the split, by image; a split without it, or none, gives none."""
+def _read_split(path: Path, names: Sequence[str]) -> tuple[dict[str, str], ...]:
+    """Read columns of the split, by image; of one that is not there nothing is known."""
     if not path.is_file():
-        return {}
+        return tuple({} for _ in names)
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return {row["path"]: row.get(name) or "" for row in csv.DictReader(file)}
+            rows = list(csv.DictReader(file))
+        return tuple({row["path"]: row.get(name) or "" for row in rows} for name in names)
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise _damaged(path, _first_line(error)) from error
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from finetune.errors import FinetuneError
+from finetune.runtime.paths import existing_part
 
 __all__ = [
     "append_line",
@@ -125,8 +126,7 @@ def require_writable(path: Path) -> None:
     Raises:
         FinetuneError: The nearest folder that there is cannot be written.
     """
-    place = path.absolute().parent if path.is_file() else path.absolute()
-    nearest = next((above for above in (place, *place.parents) if above.exists()), place)
+    nearest = existing_part(path.parent if path.is_file() else path)
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         raise FinetuneError(f"cannot write in {nearest}", hint="choose another --out")
 

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-__all__ = ["absolute_path", "home_path", "real_path"]
+__all__ = ["absolute_path", "existing_part", "home_path", "real_path"]
 
 
 def home_path(path: str | Path) -> Path:
@@ -23,6 +23,13 @@ def absolute_path(path: str | Path) -> Path:
     if ".." not in place.parts:
         return place
     return place.resolve() if place.name == ".." else place.parent.resolve() / place.name
+
+
+def existing_part(path: Path) -> Path:
+    """Give what there is of a path: itself, or the nearest folder above it."""
+    whole = path.absolute()
+    # Of a drive that is not there, there is nothing.
+    return next((place for place in (whole, *whole.parents) if place.exists()), whole)
 
 
 def real_path(path: str | Path) -> Path:

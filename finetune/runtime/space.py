@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from finetune.runtime.paths import existing_part
+
 __all__ = [
     "GIB",
     "free_disk",
@@ -36,8 +38,7 @@ T = TypeVar("T")
 
 def free_disk(folder: Path) -> int:
     """Give the bytes that this user may still write below a folder, which need not exist yet."""
-    places = (folder, *folder.absolute().parents)
-    nearest = next((place for place in places if place.exists()), folder)
+    nearest = existing_part(folder)
     if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
         return 0
     return shutil.disk_usage(nearest).free

@@ -330,8 +330,9 @@ def _clip(stepper: Stepper, group: _Group) -> bool:
     # Accelerate divides by the batches of a full group, whatever their images and their number.
     share = accelerator.gradient_accumulation_steps * group.masses[0] / sum(group.masses)
     if share != 1:
-        parameters = stepper.network.parameters()
-        torch._foreach_mul_([one.grad for one in parameters if one.grad is not None], share)
+        for parameter in stepper.network.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(share)
     limit = math.inf if stepper.clip_norm is None else stepper.clip_norm
     norm = accelerator.clip_grad_norm_(stepper.network.parameters(), limit)
     return accelerator.scaler is not None or bool(torch.isfinite(norm))

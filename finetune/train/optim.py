@@ -67,8 +67,7 @@ def schedule_factor(stage: ResolvedStage, *, step: int, num_steps: int) -> float
     Returns:
         A multiple in [0, 1]; never 0 within the warm-up, which is valid at one epoch.
     """
-    rises = getattr(stage.schedule, "rises", False)
-    num_warmup = 0 if rises else int(stage.warmup_fraction * num_steps)
+    num_warmup = 0 if stage.schedule.rises else int(stage.warmup_fraction * num_steps)
     if step < num_warmup:
         return (step + 1) / (num_warmup + 1)
     remaining = max(1, num_steps - num_warmup)

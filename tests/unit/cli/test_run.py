@@ -12,6 +12,7 @@ import pytest
 from finetune.cli import run as command
 from finetune.cli.run import interruption
 from finetune.recipe.load import load_recipe
+from finetune.runtime.folder import claim
 
 QUICK = ("--backbone", "test_vit", "--no-pretrained", "--recipe", "probe")
 
@@ -282,3 +283,8 @@ def test_augmentation_that_changes_nothing_is_said(made: Any, call: Callable[...
         answer = call("run", "--data", str(made.data), *QUICK, *flags)
         told = f"warning: augment: {kind} changes nothing: no stage learns by gradient"
         assert (told in answer.err) == is_said
+
+
+def test_of_a_run_that_is_overwritten_nothing_is_left(made: Any, tmp_path: Path) -> None:
+    run = shutil.copytree(made.folder, tmp_path / "run")
+    assert claim(run, overwrite=True).contents() == ()
