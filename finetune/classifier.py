@@ -179,7 +179,7 @@ class Classifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         bundle = self._fitted()
         labelled = read_labelled(data, split=split, bundle=bundle)
         outputs = predict_samples(bundle, labelled.samples, options=self._options())
-        return evaluate(outputs, split=split, seed=self.seed, notes=labelled.notes)
+        return evaluate(outputs, split=labelled.split, seed=self.seed, notes=labelled.notes)
 
     def score(
         self,

@@ -40,10 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Run", "run"]
 
-# Of the probe and of every figure; scikit-learn takes as long to import as torch.
-_NEEDED_LATER = ("sklearn.linear_model", "sklearn.metrics", "sklearn.model_selection")
-_NEEDED_FOR_STEPS = ("timm.optim",)
-
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -92,22 +88,20 @@ def run(
     started = time.perf_counter()
     tell = RunLog(on_event)
     if out is not None:
-        check_free(out, overwrite=overwrite or resume)
-    earlier = find_interrupted(out) if out is not None and resume else None
+        check_free(out, overwrite=overwrite or resume, beside=resume)
+    earlier = find_interrupted(out) if out and resume else None
     if earlier is not None:
         recipe = earlier.complete(recipe)
     elif resume:
-        tell(Warned(f"{out} holds no checkpoint: the run begins afresh"))
-    makes_steps = any(stage.solver == "gradient" for stage in recipe.stages)
-    needed_later = (*_NEEDED_LATER, *(_NEEDED_FOR_STEPS if makes_steps else ()))
-    planned = plan(recipe, on_event=tell, index=index, needed_later=needed_later)
+        tell(Warned(f"{out} holds no checkpoint that is whole: the run begins afresh"))
+    planned = plan(recipe, on_event=tell, index=index, imports_ahead=True)
     resolved = planned.recipe
     if earlier is not None:
-        earlier.require_same(planned)
-        folder = earlier.folder
-        folder.sweep()
+        folder = earlier.take_up(planned)
+    elif out is not None:
+        folder = claim(out, overwrite=overwrite or resume, beside=resume)
     else:
-        folder = _claim(out, resolved, overwrite=overwrite or resume)
+        folder = claim_next(resolved.data.path, resolved.model.backbone)
     tell.open(folder)
     with tracked(resolved, folder.path, tell=tell) as tell_all:
         tell_all(RunStarted(str(folder.path), resolved.model.backbone, resolved.data.path))
@@ -115,41 +109,34 @@ def run(
             _write_beginning(folder, planned)
         checkpoints = _checkpoints(folder, resolved, tell_all)
         trained = _train(planned, checkpoints, tell_all)
-        bundle, index = _save(folder, planned), planned.index
+        bundle, index = _save(folder, planned, tell_all), planned.index
         evaluated = evaluate_parts(bundle, index, resolved, kept=planned.kept, on_event=tell_all)
         seconds = trained.earlier_seconds + time.perf_counter() - started
         header = _header(folder, planned, trained, evaluated, seconds)
         write_tables(evaluated.results, folder.path, header=header)
         checkpoints.remove()
         try_report(folder.path, evaluated.bundle, warn=lambda message: tell_all(Warned(message)))
-        tell_all(RunEnded(str(folder.path), str(folder.model), _origin(trained), seconds))
+        tell_all(RunEnded(str(folder.path), str(folder.model), trained.chosen.origin, seconds))
     return Run(folder.path, resolved, evaluated.bundle, evaluated.results, index, seconds)
-
-
-def _claim(out: Path | None, recipe: ResolvedRecipe, *, overwrite: bool) -> RunFolder:
-    """Make the run folder: that asked for, or the next one in `runs/`."""
-    if out is None:
-        return claim_next(recipe.data.path, recipe.model.backbone)
-    return claim(out, overwrite=overwrite)
 
 
 def _write_beginning(folder: RunFolder, planned: Plan) -> None:
     """Write what is known before training: recipe, split, environment."""
-    folder.write_text("recipe.yaml", dump_recipe(planned.recipe))
-    write_split(planned.index, folder.path / "split.csv")
-    environment = describe_environment(planned.machine, seed=planned.recipe.seed)
-    choices = {"precision": planned.recipe.runtime.precision, "reasons": planned.recipe.reasons}
-    data = {"data_fingerprint": fingerprint(planned.index)}
-    folder.write_json("environment.json", {**environment, **choices, **data})
+    recipe, index = planned.recipe, planned.index
+    folder.write_text("recipe.yaml", dump_recipe(recipe))
+    write_split(index, folder.path / "split.csv")
+    environment = describe_environment(planned.machine, seed=recipe.seed)
+    chosen = {"precision": recipe.runtime.precision, "reasons": recipe.reasons}
+    more = {**chosen, "data_fingerprint": fingerprint(index)}
+    folder.write_json("environment.json", {**environment, **more})
 
 
 def _checkpoints(folder: RunFolder, recipe: ResolvedRecipe, tell: OnEvent) -> Checkpoints:
     """Set up where the state of training is kept."""
-    runtime = recipe.runtime
     return Checkpoints(
         folder.checkpoints,
-        share=runtime.checkpoint_share,
-        budget_bytes=int(runtime.checkpoint_gib * GIB),
+        share=recipe.runtime.checkpoint_share,
+        budget_bytes=int(recipe.runtime.checkpoint_gib * GIB),
         warn=lambda message: tell(Warned(message)),
     )
 
@@ -174,12 +161,7 @@ def _train(planned: Plan, checkpoints: Checkpoints, tell: OnEvent) -> TrainResul
     )
 
 
-def _origin(trained: TrainResult) -> str:
-    """Say where the weights come from that were kept."""
-    return f"stage {trained.chosen.stage}, epoch {trained.chosen.epoch}"
-
-
-def _save(folder: RunFolder, planned: Plan) -> Bundle:
+def _save(folder: RunFolder, planned: Plan, tell: OnEvent) -> Bundle:
     """Save the model, and load it again: what is tested is what was saved."""
     recipe, model = planned.recipe, planned.model
     document = {
@@ -190,7 +172,10 @@ def _save(folder: RunFolder, planned: Plan) -> Bundle:
     }
     bundle = Bundle(model.network, planned.index.classes, model.preprocessing, document)
     save_bundle(bundle, folder.model, head=recipe.model.head)
-    return load_bundle(folder.model, head=recipe.model.head)
+    saved = load_bundle(folder.model, head=recipe.model.head)
+    if reason := saved.document["timm_not_loadable_reason"]:
+        tell(Warned(f"timm alone cannot load the saved model, finetune can: {reason}"))
+    return saved
 
 
 def _header(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -72,7 +72,7 @@ def plan(
     *,
     on_event: OnEvent | None = None,
     index: Index | None = None,
-    needed_later: Sequence[str] = (),
+    imports_ahead: bool = False,
 ) -> Plan:
     """Find out everything a run depends on, without training or writing anything.
 
@@ -80,7 +80,7 @@ def plan(
         recipe: What to do; `data.path` names the data unless `index` is given.
         on_event: Receives what happens.
         index: Samples that are indexed already.
-        needed_later: Modules to import while the photos are checked.
+        imports_ahead: Import what a run needs later while the photos are checked.
 
     Raises:
         FinetuneError: One of its branches, each with its hint; see `finetune.errors`.
@@ -104,17 +104,16 @@ def plan(
         recipe.augment.build(model.train_spec)
     started = time.perf_counter()
     kept = KeptViews(model.preprocessing)
-    with importing(needed_later):
+    with importing(_needed_later(recipe) if imports_ahead else ()):
         index = _prepare(found, recipe, kept, num_cpus=machine.num_cpus, tell=tell)
         data_seconds = listing_seconds + time.perf_counter() - started
     _require_figures(recipe, index)
     facts = describe_data(index)
     backbone = describe_backbone(model.network, model.preprocessing)
-    is_trained = any(stage.solver == "gradient" for stage in recipe.stages)
-    for message in _odd_values(recipe, is_trained=is_trained):
+    for message in _odd_values(recipe):
         tell(Warned(message))
     is_last = backbone.prefers_channels_last(machine.device)
-    speed = measure_speed(model, machine, channels_last=is_last, is_trained=is_trained)
+    speed = measure_speed(model, machine, channels_last=is_last, is_trained=recipe.makes_steps)
     machine = with_bf16_choice(machine, speed)
     resolved = resolve(recipe, data=facts, backbone=backbone, machine=machine)
     estimate = estimate_seconds(
@@ -129,11 +128,17 @@ def plan(
     return Plan(resolved, index, model, machine, kept, data_seconds, estimate)
 
 
-def _odd_values(recipe: Recipe, *, is_trained: bool) -> Iterator[str]:
+def _needed_later(recipe: Recipe) -> tuple[str, ...]:
+    """Name the modules that a run needs later; scikit-learn takes as long to import as torch."""
+    of_figures = ("sklearn.linear_model", "sklearn.metrics", "sklearn.model_selection")
+    return (*of_figures, "timm.optim") if recipe.makes_steps else of_figures
+
+
+def _odd_values(recipe: Recipe) -> Iterator[str]:
     """Say which values do not do what a person who gave them may think."""
     if recipe.training.class_weights == recipe.training.sampler == "balanced":
         yield "training: class_weights and sampler each make up for the counts: drop one"
-    if not is_trained and recipe.augment not in (NoAugment(), StandardAugment()):
+    if not recipe.makes_steps and recipe.augment not in (NoAugment(), StandardAugment()):
         yield (
             f"augment: {recipe.augment.kind} changes nothing: no stage learns by gradient; a "
             "recipe without stages is a probe alone"

@@ -54,8 +54,8 @@ class Interrupted:
         chosen = to_values(self.recipe, is_complete=True)
         return load_recipe(_filled(values, chosen))
 
-    def require_same(self, planned: Plan) -> None:
-        """Refuse to go on as another run.
+    def take_up(self, planned: Plan) -> RunFolder:
+        """Give the folder to go on in; refuse to go on as another run.
 
         Raises:
             RecipeError: A value differs; all are named.
@@ -75,6 +75,8 @@ class Interrupted:
                 f"renamed or changed since ({path}/split.csv lists them)",
                 hint=f"put them back as they were, or {self._afresh()}",
             )
+        self.folder.sweep()
+        return self.folder
 
     def _afresh(self) -> str:
         """Say how to begin anew."""

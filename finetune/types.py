@@ -1,4 +1,4 @@
-"""Small frozen dataclasses that pass from floor to floor; nothing here computes.
+"""Small frozen dataclasses that pass from floor to floor, and what follows from them alone.
 
 Shape legend, everywhere: B batch, N samples, C channels, H W pixels, D feature width, K classes.
 """
@@ -13,6 +13,10 @@ from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+_MOST_WORKERS = 8  # more wait for each other's disk and memory; PyTorch's own examples use 4 to 8
+# Measured: a worker's first image comes after 0.13 s; 256 photos of 512x384 decode in about 0.6 s.
+_FEW_IMAGES = 200
 
 __all__ = [
     "BackboneFacts",
@@ -185,6 +189,22 @@ class MachineFacts:
     num_cpus: int
     bf16_reason: str = "fp32 is right everywhere"
     bf16_pass_gain: float | None = None
+
+    def choose_workers(self, num_images: int) -> Choice[int]:
+        """Choose how many processes decode so many images; no result depends on it.
+
+        On two cores, median images/s of five interleaved passes of training were 7.9 without
+        workers, 9.6 with one, 7.3 with two (MobileNetV2, bf16, busy machine).
+        """
+        cores = f"{self.num_cpus} core" + ("s" if self.num_cpus > 1 else "")
+        if self.num_cpus == 1:
+            return Choice(0, "one core: no process beside the one that trains")
+        if num_images < _FEW_IMAGES:
+            return Choice(0, f"{num_images} images are decoded before a process has started")
+        if self.device == "cpu":
+            workers = min(self.num_cpus // 2, _MOST_WORKERS)
+            return Choice(workers, f"{cores}, and training needs them as well")
+        return Choice(min(self.num_cpus, _MOST_WORKERS), cores)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ left ends it quietly. What nobody foresaw is caught in `app.main` and told by `r
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TextIO
 
@@ -52,30 +53,54 @@ def guarded(call: Callable[[], int], *, debug: bool) -> int:
     Returns:
         The exit code of the process.
     """
+    _open_closed_streams()
     _show_every_name(sys.stdout, sys.stderr)
+    code = _guarded(call, debug=debug)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        left = _reader_left(error)
+        return code or left
+    return code
+
+
+def _guarded(call: Callable[[], int], *, debug: bool) -> int:
+    """Run a command; what it wrote may not have left yet."""
     try:
         with _terminated_like_interrupted():
-            code = call()
-            sys.stdout.flush()
-            return code
+            return call()
     except FinetuneError as error:
         return _report(error, debug=debug)
     except ForeignUsageError as error:
         return _report(_explain_usage(error), debug=debug)
     except (KeyboardInterrupt, typer.Abort):
         return _report(Interrupted("interrupted"), debug=debug)
-    except BrokenPipeError:
-        # Whoever read our output has left; let the interpreter's last flush go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _BROKEN_PIPE
+    except BrokenPipeError as error:
+        return _reader_left(error)
     except (MemoryError, RuntimeError) as error:
         if not is_lack_of_memory(error):
             raise
         return _report(_no_memory(), debug=debug)
     except OSError as error:
+        if error.filename is None and error.errno == errno.ENOSPC:
+            return _reader_left(error)
         if error.filename is None:
             raise
         return _report(FinetuneError(f"{error.filename}: {error.strerror}"), debug=debug)
+
+
+def _reader_left(error: OSError) -> int:
+    """End where nobody takes what is written on stdout, quietly where a reader has left.
+
+    Files say by themselves that they cannot be written; what has no name is a stream.
+    """
+    # Let the interpreter's last flush go nowhere.
+    with suppress(OSError, ValueError):  # a stream of a notebook or of a test has no number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return _BROKEN_PIPE
+    reason = (error.strerror or str(error)).lower()
+    return _report(FinetuneError(f"what this shows cannot be written: {reason}"), debug=False)
 
 
 def report_bug(error: Exception, *, debug: bool) -> int:
@@ -143,6 +168,13 @@ def _option_names(context: Any) -> list[str]:
     """Name the long options of a command."""
     options = [name for param in context.command.get_params(context) for name in param.opts]
     return [name for name in options if name.startswith("--")]
+
+
+def _open_closed_streams() -> None:
+    """Open the streams that whoever started the command has closed: what is shown goes nowhere."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
 
 
 def _show_every_name(*streams: TextIO) -> None:

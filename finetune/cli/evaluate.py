@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from finetune.cli.render import Screen
     from finetune.data.leaks import Leaks
+    from finetune.evaluate.labelled import Labelled
     from finetune.evaluate.result import EvalResult
     from finetune.model.bundle import Bundle
     from finetune.report.tables import MetricsHeader
@@ -75,8 +76,9 @@ def evaluate(
     began = time.perf_counter()
     screen = Screen(sys.stderr)
     bundle = load_bundle(model)
-    result, leaks = _evaluate(bundle, data, part, screen, workers)
-    known_leaks: dict[str, Leaks] = {} if leaks is None else {part: leaks}
+    result, labelled = _evaluate(bundle, data, part, screen, workers)
+    part = labelled.split  # photos that the run validated on are not made a test by asking
+    known_leaks: dict[str, Leaks] = {} if labelled.leaks is None else {part: labelled.leaks}
     header = _header(bundle, known_leaks, time.perf_counter() - began)
     if out is not None:
         from finetune.report.report import write_report
@@ -106,7 +108,7 @@ def _check_out(out: Path) -> None:
 
 def _evaluate(
     bundle: Bundle, data: str, split: Split, screen: Screen, workers: int | None
-) -> tuple[EvalResult, Leaks | None]:
+) -> tuple[EvalResult, Labelled]:
     """Predict the labelled photos with progress on a screen, and score the answers."""
     from finetune.cli.predict import inference_options, shown_progress
     from finetune.evaluate.evaluate import evaluate as score
@@ -117,7 +119,7 @@ def _evaluate(
     options = inference_options(len(labelled.samples), workers)
     with shown_progress(screen) as progress:
         outputs = predict_samples(bundle, labelled.samples, options=options, progress=progress)
-    return score(outputs, split=split, notes=labelled.notes), labelled.leaks
+    return score(outputs, split=labelled.split, notes=labelled.notes), labelled
 
 
 def _header(bundle: Bundle, leaks: Mapping[str, Leaks], seconds: float) -> MetricsHeader:

@@ -69,7 +69,7 @@ def predict(
     if out is not None:
         require_file(out, _ENDINGS)
     items = _items(paths)
-    from finetune.cli.render import Screen, print_json
+    from finetune.cli.render import Screen, print_json_rows
     from finetune.report.tables import prediction_rows, write_predictions
     from finetune.runtime.files import make_folder
 
@@ -80,7 +80,7 @@ def predict(
         write_predictions(outputs, out, top_k=top_k)
         screen.line(f"{len(outputs.names)} rows written to {out}")
     if json:
-        print_json(prediction_rows(outputs, top_k=top_k))
+        print_json_rows(prediction_rows(outputs, top_k=top_k))
     elif out is None:
         _show(outputs, top_k or 1)
     if len(outputs.errors) == len(outputs.names):
@@ -127,13 +127,12 @@ def _predict(
 
 def inference_options(num_images: int, workers: int | None = None) -> InferenceOptions:
     """Choose device and processes for so many images, unless their number is given."""
-    from finetune.data.loading import choose_workers
     from finetune.model.inference import InferenceOptions
     from finetune.runtime.device import machine_facts
 
     machine = machine_facts()
     if workers is None:
-        workers = choose_workers(machine.num_cpus, num_images).value
+        workers = machine.choose_workers(num_images).value
     return InferenceOptions(device=machine.device, workers=workers)
 
 
@@ -162,7 +161,7 @@ def _show(outputs: Outputs, top_k: int) -> None:
     for rank in ranks:
         title = "predicted" if rank == 1 else f"{rank}."
         columns += [Column(title, "left", is_shortened=True), Column("probability")]
-    found = prediction_rows(outputs, top_k=top_k, is_brief=True)
+    found = list(prediction_rows(outputs, top_k=top_k, is_brief=True))
     doubts = [name for name in ("set", "rejected", "ood") if name in found[0]]
     columns += [Column(name, "left", is_shortened=name == "set") for name in doubts]
     if outputs.errors:

@@ -13,7 +13,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TextIO
 
@@ -30,6 +30,7 @@ __all__ = [
     "duration",
     "figure",
     "print_json",
+    "print_json_rows",
     "printable",
     "short_count",
 ]
@@ -248,9 +249,22 @@ def print_json(document: Any, *, indent: int | None = 1) -> None:
     Characters of any script stand there as they are, where the stream is UTF-8: in other encodings
     what they lack would be no JSON.
     """
+    sys.stdout.write(_json_text(document, indent=indent) + "\n")
+
+
+def print_json_rows(rows: Iterable[Mapping[str, object]]) -> None:
+    """Write an array of objects to stdout as JSON, a line each, as they come; NaN is refused."""
+    mark = "[\n "
+    for row in rows:
+        sys.stdout.write(mark + _json_text(row, indent=None))
+        mark = ",\n "
+    sys.stdout.write("[]\n" if mark[0] == "[" else "\n]\n")
+
+
+def _json_text(document: Any, *, indent: int | None) -> str:
+    """Write JSON for the encoding of stdout."""
     is_plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    text = json.dumps(document, ensure_ascii=is_plain, indent=indent, allow_nan=False)
-    sys.stdout.write(text + "\n")
+    return json.dumps(document, ensure_ascii=is_plain, indent=indent, allow_nan=False)
 
 
 def _speed(done: int, total: int, rate: float, *, is_brief: bool = False) -> str:

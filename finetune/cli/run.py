@@ -125,6 +125,8 @@ def run(
         raise _excluding("--weights", "--no-pretrained")
     if resume:
         _require_resumable(out, overwrite=overwrite)
+    if resume and out and not dry_run and _is_over(out, json=json):
+        return
     chosen = with_arguments(
         load_recipe(_source(recipe, data, out if resume else None), overrides=settings or ()),
         backbone=backbone,
@@ -142,8 +144,6 @@ def run(
     if dry_run:
         _show_plan(chosen, display, json=json)
         display.finish()
-        return
-    if resume and out and _is_over(out, json=json):
         return
     display.announce(chosen)
     finished = _run(chosen, display, out=out, overwrite=overwrite, resume=resume)
@@ -204,7 +204,8 @@ def _run(
     try:
         return run_pipeline(recipe, out=out, overwrite=overwrite, resume=resume, on_event=display)
     except KeyboardInterrupt:
-        raise interruption(display.run) from None
+        resumed = str(out) if resume and out is not None and out.is_dir() else None
+        raise interruption(display.run or resumed) from None
     finally:
         display.screen.end_progress()
 

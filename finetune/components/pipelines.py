@@ -228,11 +228,12 @@ def _to_shape(image: "Pixels", spec: InputSpec) -> "Pixels":
     if spec.crop_mode == "center" or width == round(height * wanted):
         return image
     picture = to_picture(image)
+    # Enough for the smallest crop of a preset; a padded panorama would fill the memory, and to
+    # resample a large photo takes longer than to decode it.
+    longest = 4 * max(spec.height, spec.width)
+    picture.thumbnail((longest, longest), Image.Resampling.BICUBIC)
+    width, height = picture.size
     if spec.crop_mode == "border":
-        # Enough for the smallest crop of a preset; a padded panorama would fill the memory.
-        longest = 4 * max(spec.height, spec.width)
-        picture.thumbnail((longest, longest), Image.Resampling.BICUBIC)
-        width, height = picture.size
         box = (max(width, round(height * wanted)), max(height, round(width / wanted)))
         return to_array(ImageOps.pad(picture, box, color=spec.fill))
     area = width * height

@@ -90,10 +90,14 @@ class BiasPolicy(Section):
         return self.kind
 
     def rules(self, params: Sequence[ParamInfo]) -> list[ParamRule]:
-        """Let the head and each parameter called `bias` learn."""
-        return rules_where(
-            params, lambda param: param.is_head or param.name.rpartition(".")[2] == "bias"
-        )
+        """Let the head and each parameter called `bias`, or `q_bias` and the like, learn."""
+        return rules_where(params, lambda param: param.is_head or _is_bias(param))
+
+
+def _is_bias(param: ParamInfo) -> bool:
+    """Tell biases of layers; those that attention keeps for pairs of places are tables."""
+    last = param.name.rpartition(".")[2]
+    return last == "bias" or (last.endswith("_bias") and param.ndim == 1)
 
 
 class BlocksPolicy(Section):

@@ -315,7 +315,7 @@ def _without_foreign(index: Index, *, follow_links: bool) -> Index:
         return index
     links = counted(len(foreign), "photo", "is a link/are links")
     said = f"{links} out of {index.root}, left out: {join_names([one.name for one in foreign])}"
-    hint = "--set data.follow_links=true takes them"
+    hint = "finetune run --set data.follow_links=true takes them"
     if len(foreign) == len(index.samples):
         raise DataError(said, hint=hint)
     names = {one.name for one in foreign}

@@ -8,7 +8,6 @@
 """
 
 import errno
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,9 +23,10 @@ from finetune.components.pixels import to_array
 from finetune.data.kept import KeptViews
 from finetune.data.reading import LoadingError, Read, read_sample
 from finetune.errors import DataError, FinetuneError
+from finetune.runtime.device import available_cpus
 from finetune.runtime.seeds import derive_seed
 from finetune.runtime.space import free_shared_memory, size_words
-from finetune.types import Choice, Sample
+from finetune.types import Sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,7 +36,6 @@ __all__ = [
     "EvalImages",
     "TrainImages",
     "ViewImages",
-    "choose_workers",
     "killed_workers_named",
     "make_loader",
     "require_shared_memory",
@@ -44,9 +43,6 @@ __all__ = [
 
 Item = tuple[torch.Tensor, int, int]  # (C, H, W) uint8, label, position
 
-_MOST_WORKERS = 8  # more wait for each other's disk and memory; PyTorch's own examples use 4 to 8
-# Measured: a worker's first image comes after 0.13 s; 256 photos of 512x384 decode in about 0.6 s.
-_FEW_SAMPLES = 256
 _LEAST_SHARED_BYTES = 1 << 20  # two batches of one photo of 224 px, and what keeps them in order
 _WHY_KILLED = "a process that decodes images was killed: " + (
     "often memory or /dev/shm did not suffice"
@@ -252,7 +248,7 @@ class EpochSampler(Sampler[int]):
 
 
 def make_loader(
-    dataset: Dataset[Item],
+    dataset: Dataset[Any],
     *,
     batch_size: int,
     workers: int,
@@ -263,7 +259,8 @@ def make_loader(
     """Make the loader of a data set.
 
     Args:
-        dataset: `EvalImages`, `TrainImages` or `ViewImages`.
+        dataset: `EvalImages`, `TrainImages`, `ViewImages`, or any that makes batches of its items
+            by a `collate` of its own.
         batch_size: Images a batch; the last may have fewer.
         workers: Processes that decode, at most one a core, and none where nothing is to be decoded;
             0 decodes in this one.
@@ -272,14 +269,15 @@ def make_loader(
         device: A torch device string; on cuda, batches are pinned.
 
     Returns:
-        Batches of (B, C, H, W) uint8 images, (B,) int64 labels, (B,) int64 positions.
+        Batches of (B, C, H, W) uint8 images, (B,) int64 labels, (B,) int64 positions, unless the
+        data set makes others.
 
     Raises:
         FinetuneError: There is next to no shared memory for the workers.
     """
     num_samples = len(dataset)  # type: ignore[arg-type]
     is_single = num_samples > 1 and num_samples % batch_size == 1
-    workers = min(workers, _num_cores()) if getattr(dataset, "num_decoded", num_samples) else 0
+    workers = min(workers, available_cpus()) if getattr(dataset, "num_decoded", num_samples) else 0
     require_shared_memory(workers)
     return DataLoader(
         dataset,
@@ -287,6 +285,7 @@ def make_loader(
         sampler=sampler,
         drop_last=drop_single and is_single,
         num_workers=workers,
+        collate_fn=getattr(dataset, "collate", None),
         # Training comes back each epoch; the workers of one look at the data shall not outlive it.
         persistent_workers=workers > 0 and sampler is not None,
         pin_memory=device.startswith("cuda"),
@@ -334,30 +333,10 @@ def killed_workers_named() -> Iterator[None]:
         ) from error
 
 
-def choose_workers(num_cpus: int, num_samples: int) -> Choice[int]:
-    """Choose how many processes decode; the result of a run does not depend on it.
-
-    A core is left to the training process: on two cores, median images/s of five interleaved passes
-    were 7.9 without workers, 9.6 with one, 7.3 with two (MobileNetV2, bf16, busy machine).
-    """
-    if num_samples < _FEW_SAMPLES:
-        return Choice(0, f"{num_samples} images are decoded sooner than a process starts")
-    if num_cpus < 2:
-        return Choice(0, "there is one core, and it trains")
-    workers = min(num_cpus - 1, _MOST_WORKERS)
-    return Choice(workers, f"{num_cpus} cores, one of them trains")
-
-
 def _labels(samples: Sequence[Sample], classes: Sequence[str]) -> list[int]:
     """Give each sample's index into the classes; -1 where it is in none."""
     position = {name: index for index, name in enumerate(classes)}
     return [-1 if s.label is None else position.get(s.label, -1) for s in samples]
-
-
-def _num_cores() -> int:
-    """Count the cores that this process may use; DataLoader warns of more workers than that."""
-    affinity: Callable[[int], Any] | None = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _start_worker(_: int) -> None:

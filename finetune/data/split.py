@@ -6,12 +6,14 @@ make a unit; units are drawn in an order that follows from the seed and the dige
 alone, so that renaming, moving or listing the files differently leaves every image in its part.
 
 A part takes of each class its fraction, rounded, at least one; a class with fewer than three
-images, or too few units for all parts, stays in train as a whole, and that is said.
+images, or too few units for all parts, stays in train as a whole, and that is said. Where it is
+near-duplicates alone that leave a class too few units, as of a camera that stands still, they are
+parted, and that is said.
 """
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -77,7 +79,7 @@ def split_index(index: Index, *, val_fraction: float, test_fraction: float, seed
     if not index.part("val"):
         fractions["val"] = val_fraction
     pool = index.part("train") if has_parts else index.samples
-    parts = _carve(pool, fractions, seed) if fractions else {}
+    parts, alike = _carve(pool, fractions, seed) if fractions else ({}, ())
     samples = tuple(
         replace(sample, split=parts.get(sample.name, sample.split or "train"))
         for sample in index.samples
@@ -88,7 +90,8 @@ def split_index(index: Index, *, val_fraction: float, test_fraction: float, seed
             f"it takes {_FEWEST} images, in as many groups as there are parts",
             hint="add images, or give a folder val beside train",
         )
-    return _finished(index, samples, fractions)
+    finished = _finished(index, samples, fractions)
+    return replace(finished, warnings=(*finished.warnings, *_alike_told(alike)))
 
 
 def reuse_split(index: Index, path: Path) -> Index:
@@ -207,6 +210,17 @@ def _finished(index: Index, samples: tuple[Sample, ...], fractions: Mapping[Spli
     return replace(index, samples=samples, classes=tuple(sorted(train)), warnings=tuple(warnings))
 
 
+def _alike_told(alike: Sequence[str]) -> tuple[str, ...]:
+    """Say of which classes near-duplicates were parted."""
+    if not alike:
+        return ()
+    classes = counted(len(alike), "class", "shows/show")
+    return (
+        f"{classes} too few different pictures to keep near-duplicates together; they stand in "
+        f"several parts: {join_names(alike)}",
+    )
+
+
 def _torn_groups(samples: Iterable[Sample]) -> list[str]:
     """Say which groups a source with parts has torn between train and another part."""
     homes: dict[str, set[Split | None]] = {}
@@ -222,16 +236,20 @@ def _torn_groups(samples: Iterable[Sample]) -> list[str]:
 
 def _carve(
     samples: Sequence[Sample], fractions: Mapping[Split, float], seed: int
-) -> dict[str, Split]:
-    """Choose the samples of each part to carve; the others stay in train."""
+) -> tuple[dict[str, Split], tuple[str, ...]]:
+    """Choose the samples of each part to carve; the others stay in train.
+
+    Returns:
+        The parts by name, and the classes whose near-duplicates had to be parted.
+    """
+    num_parts = len(fractions) + 1
     units = _make_units(samples, seed)
+    small = _too_small(units, num_parts)
+    alike = small - _too_small(_make_units(samples, seed, apart=small), num_parts)
+    if alike:
+        units = _make_units(samples, seed, apart=alike)
+        small = _too_small(units, num_parts)
     totals = _sum_counts(units)
-    holding = Counter(name for unit in units for name in unit.counts)
-    small = {
-        name
-        for name, count in totals.items()
-        if count < _FEWEST or holding[name] < len(fractions) + 1
-    }
     free = [unit for unit in units if not small.intersection(unit.counts)]
     # A unit with a class that is too small stays in train, and its other classes with it.
     in_train = {name for unit in units if small.intersection(unit.counts) for name in unit.counts}
@@ -248,7 +266,17 @@ def _carve(
         chosen = _choose(free, wanted, kept)
         parts |= {name: split for unit in chosen for name in unit.names}
         free = [unit for unit in free if unit.names[0] not in parts]
-    return parts
+    return parts, tuple(sorted(alike - small))
+
+
+def _too_small(units: Sequence[_Unit], num_parts: int) -> set[str]:
+    """Name the classes that have too few images, or units, to be in every part."""
+    holding = Counter(name for unit in units for name in unit.counts)
+    return {
+        name
+        for name, count in _sum_counts(units).items()
+        if count < _FEWEST or holding[name] < num_parts
+    }
 
 
 def _choose(
@@ -307,12 +335,18 @@ class _Choice:
         return True
 
 
-def _make_units(samples: Sequence[Sample], seed: int) -> list[_Unit]:
-    """Join samples that share a group, bytes or a picture, and put the units into drawn order."""
+def _make_units(
+    samples: Sequence[Sample], seed: int, *, apart: Collection[str] = ()
+) -> list[_Unit]:
+    """Join samples that share a group, bytes or a picture, and put the units into drawn order.
+
+    Of the classes `apart` a shared picture does not join them.
+    """
     leader = list(range(len(samples)))
     first: dict[tuple[str, str], int] = {}
     for position, sample in enumerate(samples):
-        shared = {"group": sample.group, "digest": sample.digest, "picture": sample.picture}
+        picture = None if sample.label in apart else sample.picture
+        shared = {"group": sample.group, "digest": sample.digest, "picture": picture}
         for kind, value in shared.items():
             if value is not None:
                 other = first.setdefault((kind, value), position)

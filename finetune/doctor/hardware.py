@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterator
 
 from finetune.doctor.facts import Facts, Finding, Level
-from finetune.recipe.resolve import choose_workers
 from finetune.runtime.device import NO_BF16
 from finetune.runtime.space import GIB, size_words
 from finetune.types import Choice, MachineFacts
@@ -173,7 +172,7 @@ def check_disk(facts: Facts) -> Iterator[Finding]:
 def _workers(facts: Facts) -> Choice[int]:
     """Choose workers as a run on many photos does."""
     plain = MachineFacts("cpu", "", has_fast_bf16=False, num_cpus=facts.num_cpus)
-    return choose_workers(facts.device.machine or plain, _MANY)
+    return (facts.device.machine or plain).choose_workers(_MANY)
 
 
 def _count(number: int, noun: str) -> str:

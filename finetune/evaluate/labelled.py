@@ -37,11 +37,13 @@ class Labelled:
     """Labelled images of one part.
 
     Attributes:
+        split: Which part they are.
         samples: In the order of their names.
         notes: Sentences on what was left out, and on classes that the model does not know.
         leaks: Those that were also trained on; None where that is not known.
     """
 
+    split: Split
     samples: tuple[Sample, ...]
     notes: tuple[str, ...]
     leaks: Leaks | None = None
@@ -53,7 +55,8 @@ def read_labelled(source: str | Path, *, split: Split, bundle: Bundle) -> Labell
     Args:
         source: A folder by class, a folder with splits, or a CSV.
         split: `train`, `val` or `test`; a source without parts is taken whole, unless the model
-            was trained on it.
+            was trained on it. A folder of photos that the run used for validation is `val`, asked
+            for or not.
         bundle: The model; a source may lack some of its classes, and may have others.
 
     Raises:
@@ -66,6 +69,8 @@ def read_labelled(source: str | Path, *, split: Split, bundle: Bundle) -> Labell
     parts = sorted({str(sample.split) for sample in index.samples} - {"None"})
     if parts and split not in parts:
         unseen = [part for part in parts if part != "train"]
+        if unseen == ["val"] and not _is_own(source, bundle) and not _has_parts(whole):
+            return read_labelled(source, split="val", bundle=bundle)
         raise DataError(
             f"{source} has no part {split!r}; it has {join_names(parts)}",
             hint=f"--split {unseen[0]}" if unseen else "give photos that it was not trained on",
@@ -79,7 +84,7 @@ def read_labelled(source: str | Path, *, split: Split, bundle: Bundle) -> Labell
         )
     notes = [*index.warnings, *_unknown_classes(samples, bundle.classes)]
     leaks = None if num_copies is None or split == "train" else Leaks(num_copies, None)
-    return Labelled(samples, (*notes, *filter(None, [dependence_note(samples)])), leaks)
+    return Labelled(split, samples, (*notes, *filter(None, [dependence_note(samples)])), leaks)
 
 
 def _unknown_classes(samples: Sequence[Sample], classes: Sequence[str]) -> tuple[str, ...]:
@@ -115,8 +120,8 @@ def _with_parts_of_run(
         The index, and how many photos of the part asked for were also trained on; None where that
         is not known.
     """
-    is_same = absolute_path(source).resolve() == _trained_on(bundle)
-    run = bundle.folder.parent if bundle.folder else None
+    is_same = _is_own(source, bundle)
+    run = bundle.folder.resolve().parent if bundle.folder else None
     if run and all((run / name).is_file() for name in ("recipe.yaml", "split.csv")):
         earlier = read_split(run / "split.csv")
         if is_same:
@@ -124,7 +129,7 @@ def _with_parts_of_run(
         return _with_parts_of_content(index, earlier, _left_out(run), split=split)
     if not is_same:
         return index, None
-    if not any(sample.split for sample in index.samples):
+    if not _has_parts(index):
         raise DataError(
             f"the model was trained on photos of {source}, and split.csv, which says on which of "
             "them, is not beside it: figures from all of them would be no test",
@@ -232,6 +237,16 @@ def _digest(sample: Sample) -> str:
             return digest_of(file)
     except UnreadableImageError:
         return ""
+
+
+def _has_parts(index: Index) -> bool:
+    """Tell whether a source itself says which photos are for testing."""
+    return any(sample.split for sample in index.samples)
+
+
+def _is_own(source: str | Path, bundle: Bundle) -> bool:
+    """Tell whether a source is the very place that a model was trained from."""
+    return absolute_path(source).resolve() == _trained_on(bundle)
 
 
 def _trained_on(bundle: Bundle) -> Path | None:

@@ -7,6 +7,7 @@ probe gives which has not seen the photo. Nothing here is certain: a person look
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["find_similar", "find_suspect_labels", "predict_held_out"]
 
 NUM_FOLDS = FEWEST  # each photo is judged by a probe that saw four of them
+_BLOCK = 2048  # rows of a product: 16 MiB of cosines, and each feature is read few times
 # Chosen on the training part of `textures`; docs/benchmarks/check.json reports on other photos.
 _SIMILAR = 0.8  # cosine of features about their mean: different textures reached 0.77
 
@@ -39,12 +41,15 @@ def find_similar(features: NDArray[np.float32], samples: Sequence[Sample]) -> It
         A finding for each group; its value is the smallest cosine that joins it.
     """
     cosines = dict(_similar_pairs(features, samples))
-    for group in joined(cosines):
-        members = set(group)
-        least = min(cosine for pair, cosine in cosines.items() if members.issuperset(pair))
+    groups = joined(cosines)
+    group_of = {member: number for number, group in enumerate(groups) for member in group}
+    least = [1.0] * len(groups)
+    for (one, _), cosine in cosines.items():
+        least[group_of[one]] = min(least[group_of[one]], cosine)
+    for group, cosine in zip(groups, least, strict=True):
         named = [samples[member] for member in group]
         detail = " ~ ".join(f"{sample.name} ({sample.label})" for sample in named)
-        yield Finding("similar", tuple(sample.name for sample in named), detail, round(least, 3))
+        yield Finding("similar", tuple(sample.name for sample in named), detail, round(cosine, 3))
 
 
 def find_suspect_labels(
@@ -112,12 +117,13 @@ def _similar_pairs(
     """Give pairs of positions that show different pictures, with their cosine."""
     centred = features - features.mean(axis=0)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True).clip(1e-12)
-    for rows in chunks_of(len(samples), len(samples)):
-        cosines = centred[rows] @ centred.T
-        for place, other in zip(*np.nonzero(cosines > _SIMILAR), strict=True):
-            one = int(place) + rows.start
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(samples), _BLOCK)]
+    for rows, others in combinations_with_replacement(blocks, 2):
+        cosines = centred[rows] @ centred[others].T
+        for place, column in zip(*np.nonzero(cosines > _SIMILAR), strict=True):
+            one, other = int(place) + rows.start, int(column) + others.start
             if one < other and samples[one].picture != samples[other].picture:
-                yield (one, int(other)), float(cosines[place, other])
+                yield (one, other), float(cosines[place, column])
 
 
 def _judgeable(labels: NDArray[np.int64], samples: Sequence[Sample]) -> NDArray[np.intp]:

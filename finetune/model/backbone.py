@@ -38,7 +38,7 @@ with compiler_deferred():
     from timm.models._hub import save_config_for_hf
     from timm.models._manipulate import group_with_matcher
 
-from finetune.model.hub import weights_within_reach  # noqa: E402
+from finetune.model.hub import within_reach  # noqa: E402
 from finetune.model.state import fit_state  # noqa: E402
 from finetune.runtime.paths import absolute_path  # noqa: E402
 
@@ -48,6 +48,7 @@ BUILD_FAILURES = (
     *(NotImplementedError, OSError, RuntimeError, TypeError, ValueError, SafetensorError),
 )
 
+_NO_NAME = "?"  # of a parameter that no pattern names
 _FACE = ("forward_features", "forward_head", "num_classes", "num_features")  # of every timm model
 
 # A timm model: an nn.Module with `forward_features`, `forward_head`, `get_classifier`,
@@ -95,7 +96,7 @@ def create_backbone(
     from_source = pretrained and weights is None
     given = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     arguments: dict[str, Any] = {key: value for key, value in given.items() if value}
-    with weights_within_reach(name, _pretrained_source(name) if from_source else {}):
+    with within_reach(name, _pretrained_source(name) if from_source else _config_source(name)):
         model = _create(name, pretrained=from_source, arguments=arguments)
     _complete(model, name)
     if weights is not None:
@@ -159,13 +160,15 @@ def rebuild_backbone(
         Exception: One of `BUILD_FAILURES`, as timm raises it.
     """
     state = {"state_dict": model.state_dict(), "source": "", "custom_load": False}
-    rebuilt: TimmModel = timm.create_model(
-        name,
-        pretrained=pretrained,
-        pretrained_cfg_overlay={**state, "num_classes": model.num_classes} if pretrained else None,
-        num_classes=model.num_classes,
-        **arguments,
-    )
+    overlay = {**state, "num_classes": model.num_classes} if pretrained else None
+    with within_reach(name, _config_source(name)):
+        rebuilt: TimmModel = timm.create_model(
+            name,
+            pretrained=pretrained,
+            pretrained_cfg_overlay=overlay,
+            num_classes=model.num_classes,
+            **arguments,
+        )
     rebuilt.pretrained_cfg = rebuilt.default_cfg = model.pretrained_cfg
     return rebuilt
 
@@ -187,6 +190,9 @@ def data_config(model: TimmModel, *, is_test: bool) -> dict[str, Any]:
 def group_names(model: TimmModel, *, coarse: bool) -> dict[str, int] | None:
     """Map each parameter name to timm's group, 0 at the input; None where timm has no groups.
 
+    What timm's patterns do not name, it puts together with the classifier. Here it counts to the
+    group before: the last normalisation of Swin or ConvNeXt alone would pass for a stage.
+
     Args:
         model: A timm model.
         coarse: Stages of a convolutional net rather than its blocks.
@@ -198,8 +204,10 @@ def group_names(model: TimmModel, *, coarse: bool) -> dict[str, int] | None:
         groups = matcher(coarse=coarse)
     except (AssertionError, NotImplementedError):  # four RDNets refuse coarse groups
         groups = matcher(coarse=not coarse)
-    mapping: dict[str, int] = group_with_matcher(model.named_parameters(), groups, reverse=True)
-    return mapping
+    objects = [*model.named_parameters(), (_NO_NAME, None)]
+    mapping: dict[str, int] = group_with_matcher(objects, groups, reverse=True)
+    rest = mapping.pop(_NO_NAME, None)
+    return {name: group - (group == rest and group > 0) for name, group in mapping.items()}
 
 
 def save_config(
@@ -320,6 +328,12 @@ def _pretrained_source(name: str) -> dict[str, Any]:
         return {"hf_hub_id": place}
     config = timm.get_pretrained_cfg(place, allow_unregistered=True)
     return {} if config is None else config.to_dict()
+
+
+def _config_source(name: str) -> dict[str, Any]:
+    """Say where timm takes the configuration of a name from, without weights; empty for its own."""
+    source, place = parse_model_name(name)
+    return {"hf_hub_id": place, "hf_hub_filename": "config.json"} if source == "hf-hub" else {}
 
 
 def _recover(error: Exception, name: str, arguments: dict[str, Any]) -> TimmModel:

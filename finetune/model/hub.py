@@ -1,7 +1,8 @@
 """Whether pretrained weights are within reach, asked once and fast, before timm tries for a minute.
 
 timm and the hub's client retry a dead network for most of a minute and end in a stack trace. Here
-the local cache is looked at first, then the hub is asked for the head of one file, once.
+the local caches are looked at first, then the hub, or whoever else has the weights, is asked for
+the head of one file, once.
 """
 
 from __future__ import annotations
@@ -9,51 +10,45 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from ssl import SSLError
 from typing import Any
 from urllib.error import HTTPError, URLError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from finetune.errors import BackboneError
 
-__all__ = ["ask_hub", "is_cached", "is_offline", "weights_within_reach"]
+__all__ = ["ask_hub", "is_cached", "is_offline", "within_reach"]
 
+_CONFIGURATION = "config.json"
 _FILES = ("model.safetensors", "pytorch_model.bin", "open_clip_model.safetensors")
 _TIMEOUT_SECONDS = 3.0  # the whole command has 5; the rest is imports
 
 
 @contextmanager
-def weights_within_reach(name: str, source: Mapping[str, Any]) -> Iterator[None]:
-    """Enter where the weights of a backbone are cached or the hub answers; raise where not.
+def within_reach(name: str, source: Mapping[str, Any]) -> Iterator[None]:
+    """Enter where what makes a backbone is cached or can be fetched; raise where not.
 
-    Where they are cached the hub's client is told to stay offline within the context: it would
+    Where it is cached the hub's client is told to stay offline within the context: it would
     otherwise ask the network first, and wait for it.
 
     Args:
         name: The backbone as the person wrote it.
-        source: timm's pretrained configuration (`hf_hub_id`, `url`, `file`); empty for a folder.
+        source: timm's pretrained configuration (`hf_hub_id`, `hf_hub_filename`, `url`, `file`);
+            empty where nothing is fetched.
 
     Raises:
         BackboneError: There are no weights for this name, or nothing to get them from.
     """
     from huggingface_hub import constants
 
-    repository = source.get("hf_hub_id")
-    local = not source or source.get("file") or source.get("state_dict")
-    if not local and not repository and not source.get("url"):
-        raise BackboneError(
-            f"timm has no pretrained weights for {name}",
-            hint="give your own with --weights FILE, or start from random ones: --no-pretrained",
-        )
-    cached = bool(repository) and is_cached(str(repository), source.get("hf_hub_filename"))
-    reason = None if local or cached or not repository else ask_hub(str(repository))
-    if reason is not None:
-        raise BackboneError(
-            f"no pretrained weights for {name} within reach: not in the Hugging Face cache, and "
-            f"the hub did not give {repository} ({reason})",
-            hint="connect to the network once; or --weights FILE, or --backbone local-dir:FOLDER; "
-            "or --no-pretrained to start from random weights",
-        )
+    keys = ("hf_hub_id", "hf_hub_filename", "url")
+    repository, filename, url = (str(source.get(key) or "") for key in keys)
+    is_here = not source or source.get("file") or source.get("state_dict") or _is_downloaded(url)
+    cached = bool(repository) and is_cached(repository, filename or None)
+    if not is_here and not cached:
+        _require_answer(name, repository=repository, filename=filename, url=url)
     before = constants.HF_HUB_OFFLINE
     constants.HF_HUB_OFFLINE = before or cached
     try:
@@ -61,6 +56,42 @@ def weights_within_reach(name: str, source: Mapping[str, Any]) -> Iterator[None]
     finally:
         constants.HF_HUB_OFFLINE = before
         _forget_sessions()
+
+
+def _require_answer(name: str, *, repository: str, filename: str, url: str) -> None:
+    """Refuse a backbone that is nowhere, or that whoever has it does not give now."""
+    if not repository and not url:
+        raise BackboneError(
+            f"timm has no pretrained weights for {name}",
+            hint="give your own with --weights FILE, or start from random ones: --no-pretrained",
+        )
+    cache, who, what = "the Hugging Face cache", "the hub", repository
+    if not repository:
+        cache, who, what = "torch's cache", urlsplit(url).netloc, _file_of(url)
+    reason = ask_hub(repository) if repository else _ask(url)
+    if reason is None:
+        return
+    has_weights = filename != _CONFIGURATION
+    raise BackboneError(
+        f"no {'pretrained weights' if has_weights else 'configuration'} for {name} within reach: "
+        f"not in {cache}, and {who} did not give {what} ({reason})",
+        hint="connect to the network once; or --weights FILE, or --backbone local-dir:FOLDER; "
+        "or --no-pretrained to start from random weights"
+        if has_weights
+        else "connect to the network once; or --backbone local-dir:FOLDER, or a name of timm's own",
+    )
+
+
+def _is_downloaded(url: str) -> bool:
+    """Whether torch has stored what stands at an address, where timm looks first."""
+    from torch.hub import get_dir
+
+    return bool(url) and (Path(get_dir()) / "checkpoints" / _file_of(url)).is_file()
+
+
+def _file_of(url: str) -> str:
+    """Name the file at an address."""
+    return urlsplit(url).path.rpartition("/")[2]
 
 
 def _forget_sessions() -> None:
@@ -94,8 +125,6 @@ def is_offline() -> bool:
 def ask_hub(repository: str) -> str | None:
     """Ask the hub once whether it is there, within three seconds.
 
-    A thread bounds the time: a name server that never answers has no timeout of its own.
-
     Args:
         repository: Any one: a refusal is an answer, too.
 
@@ -104,9 +133,16 @@ def ask_hub(repository: str) -> str | None:
     """
     from huggingface_hub import hf_hub_url
 
+    return _ask(hf_hub_url(repository.partition("@")[0], _CONFIGURATION))
+
+
+def _ask(url: str) -> str | None:
+    """Ask once, within three seconds, for the head of a file; give the reason where none comes.
+
+    A thread bounds the time: a name server that never answers has no timeout of its own.
+    """
     if is_offline():
         return "HF_HUB_OFFLINE is set"
-    url = hf_hub_url(repository.partition("@")[0], "config.json")
     answer: list[str | None] = []
     thread = threading.Thread(target=lambda: answer.append(_why_unreachable(url)), daemon=True)
     thread.start()

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from finetune.data.decode import UnreadableImageError, decode, to_image
-from finetune.data.loading import killed_workers_named, require_shared_memory
+from finetune.data.loading import killed_workers_named, make_loader
 from finetune.model.family import find_family
 from finetune.model.fuse import fused
 from finetune.model.looks import measure_looks
@@ -42,6 +42,9 @@ ImageLike: TypeAlias = "Path | Image | NDArray[np.uint8]"
 Size: TypeAlias = tuple[float, float]  # width and height in pixels; NaN where unknown
 # Position, input tensor or None, the reason where it is None, and the size before.
 Row: TypeAlias = tuple[int, "torch.Tensor | None", str, Size]
+
+# Positions, (B, C, H, W) uint8 images and sizes of what can be predicted; reasons of what cannot.
+Batch: TypeAlias = "tuple[list[int], torch.Tensor, dict[int, str], list[Size]]"
 
 _UNKNOWN = (float("nan"), float("nan"))
 
@@ -176,6 +179,15 @@ class _Images(Dataset[Row]):
         is_whole = self.reduction is None or not isinstance(item, Path)
         return position, self.transform(image), "", image.size if is_whole else _UNKNOWN
 
+    @staticmethod
+    def collate(rows: Sequence[Row]) -> Batch:
+        """Part a batch into what can be predicted, with its sizes, and what cannot."""
+        good = [(position, image, size) for position, image, _, size in rows if image is not None]
+        reasons = {position: reason for position, image, reason, _ in rows if image is None}
+        images = torch.stack([image for _, image, _ in good]) if good else torch.empty(0)
+        sizes = [size for _, _, size in good]
+        return [position for position, _, _ in good], images, reasons, sizes
+
     def _read(self, item: ImageLike) -> Image:
         """Decode a file as the model was saved to; an image in memory is taken as it is."""
         if not isinstance(item, Path):
@@ -188,23 +200,12 @@ class _Images(Dataset[Row]):
 def _loader(bundle: Bundle, items: Sequence[ImageLike], options: InferenceOptions) -> Any:
     """Load batches of (positions, uint8 images, reasons by position, sizes)."""
     dataset = _Images(items, bundle.preprocessing, options.max_pixels or bundle.max_pixels)
-    workers = min(options.workers, len(items))
-    require_shared_memory(workers)
-    return DataLoader(
+    return make_loader(
         dataset,
         batch_size=options.batch_size,
-        num_workers=workers,
-        collate_fn=_collate,
-        generator=torch.Generator(),  # or the loader draws from the person's own random state
+        workers=min(options.workers, len(items)),
+        device=options.device,
     )
-
-
-def _collate(rows: Sequence[Row]) -> tuple[list[int], torch.Tensor, dict[int, str], list[Size]]:
-    """Part a batch into what can be predicted, with its sizes, and what cannot."""
-    good = [(position, image, size) for position, image, _, size in rows if image is not None]
-    reasons = {position: reason for position, image, reason, _ in rows if image is None}
-    images = torch.stack([image for _, image, _ in good]) if good else torch.empty(0)
-    return [position for position, _, _ in good], images, reasons, [size for _, _, size in good]
 
 
 def _unknown_looks(num_images: int) -> Looks:

@@ -195,13 +195,34 @@ def build_network(
         BackboneError: The model gives no features that could be pooled, or not of so many depths.
     """
     if is_timms_own(head, backbone):
-        backbone.reset_classifier(num_classes)
+        _replace_classifier(backbone, num_classes)
         return Network(backbone, num_classes=num_classes, input_size=input_size)
     if has_classifier(backbone):
         backbone.reset_classifier(0)
     depths = head.depths if head.kind == "linear" else 1
     module = head.build(_feature_width(backbone, input_size, depths), num_classes)
     return Network(backbone, module, num_classes=num_classes, input_size=input_size, depths=depths)
+
+
+@torch.no_grad()
+def _replace_classifier(backbone: TimmModel, num_classes: int) -> None:
+    """Give a backbone a new classifier; what is pretrained in its head and names no class stays.
+
+    Some heads of timm are more than the layer that names the classes: a normalisation before it, or
+    in CAFormer a layer and its activation. `reset_classifier` makes all of it anew.
+    """
+    before = backbone.state_dict()
+    backbone.reset_classifier(num_classes)
+    named = backbone.pretrained_cfg.get("classifier") or ()
+    of_classes = tuple(f"{name}." for name in ((named,) if isinstance(named, str) else named))
+    if not of_classes:
+        return
+    for name, values in backbone.state_dict().items():
+        old = before.get(name)
+        if old is None or name.startswith(of_classes) or old.shape != values.shape:
+            continue
+        if old.data_ptr() != values.data_ptr():
+            values.copy_(old)
 
 
 def is_timms_own(head: Head, backbone: TimmModel) -> bool:

@@ -205,11 +205,6 @@ class ActivationStore:
         self.is_full = False
 
     @property
-    def num_bytes_per_image(self) -> int:
-        """What one image takes on disk."""
-        return self._layout.num_bytes + ENTRY_BYTES
-
-    @property
     def num_images(self) -> int:
         """Ids that can be read now, as far as this process knows."""
         return self._records.num_records

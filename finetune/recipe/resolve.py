@@ -28,7 +28,7 @@ from finetune.recipe.schema import (
 from finetune.recipe.stages import Stage, cannot_fire
 from finetune.types import BackboneFacts, Choice, DataFacts, MachineFacts
 
-__all__ = ["NUM_REFERENCE", "choose_epochs", "choose_workers", "resolve"]
+__all__ = ["NUM_REFERENCE", "choose_epochs", "resolve"]
 
 T = TypeVar("T")
 
@@ -41,8 +41,6 @@ _MIN_EPOCHS, _MAX_EPOCHS, _MAX_EPOCHS_LARGE = 5, 30, 10
 _LARGE = 2_000  # training images from which on passes count, not steps
 _SCRATCH_STEPS = 1_500  # nothing is known beforehand, so about four times as many
 _SCRATCH_MIN_EPOCHS, _SCRATCH_MAX_EPOCHS = 20, 100
-_FEW_IMAGES = 200  # below this, starting processes takes longer than they save
-_MAX_WORKERS = 8
 _MOST_VIEWS = 4  # as accurate as views drawn anew in each epoch: docs/benchmarks/tuning.md
 _WORTH_ROUNDING = 1.5  # times; bf16 moves features by a tenth; docs/benchmarks/frozen.json
 _LAYER_DECAY = {
@@ -234,7 +232,7 @@ def _resolve_runtime(
         "precision": _choose_precision(recipe, machine),
         "frozen_precision": _choose_frozen_precision(recipe, data, machine),
         "memory_format": _choose_memory_format(backbone, machine.device),
-        "workers": choose_workers(machine, data.num_train),
+        "workers": machine.choose_workers(data.num_train),
     }
     values = {
         name: _note(reasons, f"runtime.{name}", choice)
@@ -246,7 +244,7 @@ def _resolve_runtime(
 
 def _choose_precision(recipe: Recipe, machine: MachineFacts) -> Choice[Precision]:
     """Choose the arithmetic of training; figures are fp32 in any case."""
-    if all(stage.solver == "probe" for stage in recipe.stages):
+    if not recipe.makes_steps:
         return Choice("fp32", "nothing is trained in steps")
     return Choice("bf16" if machine.has_fast_bf16 else "fp32", machine.bf16_reason)
 
@@ -281,19 +279,6 @@ def _choose_memory_format(backbone: BackboneFacts, device: str) -> Choice[Memory
     if backbone.is_narrow:
         return Choice("contiguous", "a narrow strided convolution crashes torch with channels last")
     return Choice("contiguous", f"on {device} torch computes wrong gradients with channels last")
-
-
-def choose_workers(machine: MachineFacts, num_train: int) -> Choice[int]:
-    """Choose how many processes decode in training; the result does not depend on it."""
-    cores = f"{machine.num_cpus} core" + ("s" if machine.num_cpus > 1 else "")
-    if machine.num_cpus == 1:
-        return Choice(0, "one core: no process beside the one that trains")
-    if num_train < _FEW_IMAGES:
-        return Choice(0, f"{num_train} images are decoded before a process has started")
-    if machine.device == "cpu":
-        workers = min(machine.num_cpus // 2, _MAX_WORKERS)
-        return Choice(workers, f"{cores}, and training needs them as well")
-    return Choice(min(machine.num_cpus, _MAX_WORKERS), cores)
 
 
 def _find_depth_problems(recipe: Recipe, backbone: BackboneFacts) -> Iterator[Problem]:

@@ -281,6 +281,11 @@ class Recipe(Section):
             )
         return self
 
+    @property
+    def makes_steps(self) -> bool:
+        """Whether a stage learns by gradient; a probe is fitted."""
+        return any(stage.solver == "gradient" for stage in self.stages)
+
 
 class ResolvedDataSection(DataSection):
     """Data section of a run."""

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -45,7 +45,6 @@ __all__ = [
     "metrics_document",
     "prediction_frame",
     "prediction_rows",
-    "prediction_text",
     "write_predictions",
     "write_tables",
 ]
@@ -185,8 +184,10 @@ def prediction_frame(outputs: Outputs, *, top_k: int | None = None) -> "pd.DataF
 
 def prediction_rows(
     outputs: Outputs, *, top_k: int | None = None, is_brief: bool = False
-) -> list[dict[str, object]]:
+) -> Iterator[dict[str, object]]:
     """Give the rows of `prediction_frame` as plain values, fit for JSON: None, never NaN.
+
+    One after another: a million photos and a thousand classes are more than memory holds as such.
 
     Args:
         outputs: What the network said.
@@ -196,14 +197,7 @@ def prediction_rows(
     frame = prediction_frame(outputs, top_k=top_k)
     if is_brief:
         frame = frame.drop(columns=probability_frame(outputs).columns)
-    return list(_plain_rows(frame))
-
-
-def prediction_text(
-    outputs: Outputs, *, kind: Literal["csv", "jsonl"], top_k: int | None = None
-) -> str:
-    """Write what `predict` gives as text: CSV with a header, or one JSON object a line."""
-    return "".join(_prediction_lines(outputs, kind=kind, top_k=top_k))
+    return _plain_rows(frame)
 
 
 def write_predictions(outputs: Outputs, path: Path, *, top_k: int | None = None) -> None:

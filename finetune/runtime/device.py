@@ -5,6 +5,7 @@ Torch is imported inside the functions: a recipe can be read without it.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -16,6 +17,7 @@ from multiprocessing import current_process
 from typing import Any
 
 from finetune.errors import DISTRIBUTION, FinetuneError
+from finetune.runtime.space import cpu_share
 from finetune.types import Choice, MachineFacts
 
 __all__ = [
@@ -139,10 +141,11 @@ def require_one_process() -> None:
 
 
 def available_cpus() -> int:
-    """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Count the cores that this process may use; a container's share of time is one of cores."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    share = cpu_share()
+    return cores if share is None else max(1, min(cores, math.ceil(share)))
 
 
 def describe_environment(machine: MachineFacts, *, seed: int) -> dict[str, object]:

@@ -71,8 +71,13 @@ class RunFolder:
         return tuple(entry.name + "/" * entry.is_dir() for entry in entries)
 
 
-def check_free(path: Path, *, overwrite: bool = False) -> None:
+def check_free(path: Path, *, overwrite: bool = False, beside: bool = False) -> None:
     """Check, without writing, that a run may use a folder: now, not after an hour.
+
+    Args:
+        path: The folder.
+        overwrite: An earlier run in it may be replaced.
+        beside: Files of others may stand in it, as long as a run writes none of their names.
 
     Raises:
         FinetuneError: It exists and is not empty, or it cannot be written.
@@ -80,12 +85,13 @@ def check_free(path: Path, *, overwrite: bool = False) -> None:
     if path.is_file():
         raise FinetuneError(f"{path} is a file, not a folder", hint="choose another --out")
     contents = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    if contents and not overwrite:
+    is_shared = beside and not any(_holds_something(path / name) for name in contents & _WRITTEN)
+    if contents and not overwrite and not is_shared:
         raise FinetuneError(
             f"{path} exists and is not empty; a run folder is never overwritten unasked",
             hint="choose another --out, or add --overwrite",
         )
-    if contents and _MARK not in contents:
+    if contents and _MARK not in contents and not is_shared:
         raise FinetuneError(
             f"{path} holds files but no run; it is left as it is so that nothing is lost",
             hint="choose another --out",
@@ -93,14 +99,19 @@ def check_free(path: Path, *, overwrite: bool = False) -> None:
     require_writable(path)
 
 
-def claim(path: Path, *, overwrite: bool = False) -> RunFolder:
+def claim(path: Path, *, overwrite: bool = False, beside: bool = False) -> RunFolder:
     """Make the folder of a run; of an earlier one in it nothing is left.
+
+    Args:
+        path: The folder.
+        overwrite: As in `check_free`.
+        beside: As in `check_free`.
 
     Raises:
         FinetuneError: It exists and is not empty, or it cannot be written.
     """
-    check_free(path, overwrite=overwrite)
-    if path.is_dir():
+    check_free(path, overwrite=overwrite, beside=beside)
+    if (path / _MARK).exists():
         _clear(path)
     make_folder(path)
     return RunFolder(path)
@@ -134,6 +145,11 @@ def claim_next(data: str | Path, backbone: str, *, root: Path = Path("runs")) ->
             make_folder(path)  # says why it cannot
         else:
             return RunFolder(path)
+
+
+def _holds_something(path: Path) -> bool:
+    """Tell an empty folder, which a run may take, from everything else."""
+    return not path.is_dir() or any(path.iterdir())
 
 
 def _clear(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How much room there is: on the disk of a folder and in memory; sizes in words; lack of memory."""
+"""How much there is of what is shared: disk, memory, a container's time; lack of memory."""
 
 import os
 import shutil
@@ -11,6 +11,7 @@ from finetune.runtime.paths import existing_part
 
 __all__ = [
     "GIB",
+    "cpu_share",
     "free_disk",
     "free_memory",
     "free_shared_memory",
@@ -29,6 +30,11 @@ _GROUPS = (
         Path("/sys/fs/cgroup/memory"),
         *("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ),
+)
+# Microseconds of each period that a container may compute, and the period; likewise.
+_CPU_QUOTAS = (
+    (Path("/sys/fs/cgroup/cpu.max"),),
+    tuple(Path("/sys/fs/cgroup/cpu") / f"cpu.cfs_{name}_us" for name in ("quota", "period")),
 )
 # What torch says on a GPU, on a CPU, on Windows' CPU, and by the libraries of a full GPU.
 _LACK_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
@@ -59,6 +65,19 @@ def free_memory() -> int:
             cached = _read_statistic(folder / "memory.stat", cached_name)
             free = min(free, max(0, limit - max(0, used - cached)))
     return free
+
+
+def cpu_share() -> float | None:
+    """Give how many cores' time a container may take, as `docker run --cpus` says; None for all."""
+    for files in _CPU_QUOTAS:
+        try:
+            text = " ".join(file.read_text(encoding="ascii") for file in files)
+            quota, period = map(float, text.split())
+        except (OSError, ValueError):  # of the other version, or `max`
+            continue
+        if quota > 0 and period > 0:  # -1 is no limit
+            return quota / period
+    return None
 
 
 def free_shared_memory() -> int | None:

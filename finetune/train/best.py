@@ -34,6 +34,11 @@ class Candidate:
     score: float
     log_loss: float
 
+    @property
+    def origin(self) -> str:
+        """Say where the weights come from."""
+        return f"stage {self.stage}, epoch {self.epoch}"
+
 
 @dataclass(slots=True)
 class Best:

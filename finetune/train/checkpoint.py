@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,8 +36,8 @@ State = dict[str, Any]  # nested mappings, sequences and plain values, with tens
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Tell whether a folder of checkpoints holds one, whole or not."""
-    return any(folder.glob("[0-9]*.safetensors"))
+    """Tell whether a folder of checkpoints holds one that is whole."""
+    return any(_read(path) is not None for path in folder.glob("[0-9]*.safetensors"))
 
 
 @dataclass(slots=True)
@@ -92,8 +92,8 @@ class Checkpoints:
         """Remove all: the run is over."""
         for path in self._paths():
             path.unlink()
-        if self.folder.is_dir():
-            sweep(self.folder)
+        sweep(self.folder)
+        with suppress(OSError):  # it is gone already, or holds what somebody else put there
             self.folder.rmdir()
 
     def _paths(self) -> list[Path]:

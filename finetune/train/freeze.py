@@ -22,7 +22,7 @@ from finetune.types import ParamInfo, ParamRule
 if TYPE_CHECKING:
     from finetune.components.policies import FreezePolicy
 
-__all__ = ["Freezing", "audit", "freeze", "set_modes"]
+__all__ = ["Freezing", "audit", "freeze", "lacks_images", "set_modes"]
 
 BatchNormMode = Literal["trained", "frozen"]
 
@@ -95,6 +95,11 @@ def set_modes(network: nn.Module, batch_norm: BatchNormMode = "trained") -> None
     for module in network.modules():
         if is_batch_norm(module) and not _follows_batches(module, batch_norm):
             module.eval()
+
+
+def lacks_images(error: Exception) -> bool:
+    """Whether a normalisation refused a batch of one image, which has no statistics of a batch."""
+    return isinstance(error, ValueError) and "Expected more than 1 value per channel" in str(error)
 
 
 def audit(network: nn.Module, freezing: Freezing, rates: dict[str, float]) -> tuple[AuditRow, ...]:

@@ -154,8 +154,7 @@ def make_inputs(
 
 def _augmentation(recipe: ResolvedRecipe) -> Augment:
     """Give what changes training images; a probe looks at what evaluation sees."""
-    has_steps = any(stage.solver == "gradient" for stage in recipe.stages)
-    return recipe.augment if has_steps else NoAugment()
+    return recipe.augment if recipe.makes_steps else NoAugment()
 
 
 def _order(

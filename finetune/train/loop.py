@@ -3,7 +3,8 @@
 Every step is seeded by (seed, stage, epoch, step), so that dropout, drop path and mixup do not
 depend on what ran before: an epoch can be taken up at any step. A loss or a gradient that is not
 finite stops the run before the step that would spread it. Where memory does not suffice for a
-batch, its gradient is computed in pieces that add up to it, so that batch size and rate stay.
+batch, its gradient is computed in pieces that add up to it, so that batch size and rate stay; batch
+normalisations that follow their batches follow the pieces then, and that is said.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import torch
 from torch import nn
 
 from finetune.errors import TrainingError, join_names
+from finetune.model.depth import is_batch_norm
 from finetune.runtime.seeds import derive_seed
 from finetune.runtime.space import in_pieces, is_lack_of_memory
-from finetune.train.freeze import BatchNormMode, set_modes
+from finetune.train.freeze import BatchNormMode, lacks_images, set_modes
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -104,6 +106,11 @@ class Stepper:
     averaged: nn.Module | None = None
     batch_norm: BatchNormMode = "trained"
     max_skipped: int = 0
+
+    def follows_batches(self) -> bool:
+        """Whether a normalisation learns from the statistics of what it is given."""
+        modules = self.network.modules()
+        return any(is_batch_norm(module) and module.training for module in modules)
 
 
 @dataclass(slots=True)
@@ -272,19 +279,22 @@ def _backward(stepper: Stepper, batch: Batch, at: StepSeed, tally: Tally, *, sca
         try:
             pieces = _pieces(stepper, batch, tally.num_pieces)
             return sum(_piece(stepper, piece, scale) for piece in pieces)
+        except ValueError as error:
+            if not lacks_images(error):
+                raise
+            raise _one_image(at) from error
         except RuntimeError as error:  # also torch.OutOfMemoryError
             if not is_lack_of_memory(error):
                 raise
-            if (
-                tally.num_pieces >= num_images
-                or stepper.accelerator.gradient_accumulation_steps > 1
-            ):
+            is_least = tally.num_pieces >= _most_pieces(stepper, num_images)
+            if is_least or stepper.accelerator.gradient_accumulation_steps > 1:
                 raise _no_memory(num_images, at) from error
         stepper.optimizer.zero_grad()
         tally.num_pieces *= 2
+        statistics = "; batch statistics are those of a piece" * stepper.follows_batches()
         stepper.warn(
             f"no memory for a batch of {num_images} images in stage {at.stage!r}: from here on it "
-            f"is computed in {tally.num_pieces} pieces, and steps as before"
+            f"is computed in {tally.num_pieces} pieces, and steps as before{statistics}"
         )
 
 
@@ -299,10 +309,15 @@ def _pieces(stepper: Stepper, batch: Batch, number: int) -> Iterator[Piece]:
     weights = getattr(stepper.loss, "weight", None)
     mass = torch.ones(len(targets)) if weights is None or targets.ndim > 1 else weights[targets]
     # The last batch of an epoch may have fewer images than there are pieces: none is left empty.
-    pieces = min(number, len(targets))
+    pieces = min(number, _most_pieces(stepper, len(targets)))
     for rows in torch.arange(len(targets), device=targets.device).tensor_split(pieces):
         some = _rows(inputs, rows)
         yield Piece(some, targets[rows], float(mass[rows.to(mass.device)].sum() / mass.sum()))
+
+
+def _most_pieces(stepper: Stepper, num_images: int) -> int:
+    """Count the pieces that a batch can be cut into; one image has no statistics of a batch."""
+    return max(1, num_images // 2) if stepper.follows_batches() else num_images
 
 
 def _piece(stepper: Stepper, piece: Piece, scale: float) -> float:
@@ -365,6 +380,15 @@ def _step(stepper: Stepper) -> int:
         # timm warms up by the step that it is told; untold it would average from the start.
         stepper.ema.update(stepper.averaged, step=stepper.schedule.last_epoch)
     return 1
+
+
+def _one_image(at: StepSeed) -> TrainingError:
+    """Name the stage that would learn the statistics of one image."""
+    return TrainingError(
+        f"stage {at.stage!r} learns from a batch of one image, of which batch normalisation has no "
+        "statistics",
+        hint=f"--set training.batch_size=8, or --set stages.{at.stage_index}.batch_norm=frozen",
+    )
 
 
 def _no_memory(num_images: int, at: StepSeed) -> TrainingError:

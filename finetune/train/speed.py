@@ -24,6 +24,7 @@ from finetune.runtime.cache import remember
 from finetune.runtime.device import BF16_INSTRUCTIONS, may_compute, processor_seconds
 from finetune.runtime.seeds import own_randomness
 from finetune.runtime.space import is_lack_of_memory
+from finetune.train.freeze import lacks_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,8 +163,8 @@ def _in_memory(measure: Callable[[int], T]) -> T:
     while True:
         try:
             return measure(num_images)
-        except RuntimeError as error:
-            if not is_lack_of_memory(error):
+        except (RuntimeError, ValueError) as error:
+            if not is_lack_of_memory(error) and not lacks_images(error):
                 raise
             if num_images == 1:
                 raise _TooLargeError(str(error)) from error

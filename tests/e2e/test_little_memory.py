@@ -10,6 +10,8 @@ from torch import nn
 
 from finetune import Classifier
 
+pytestmark = pytest.mark.slow
+
 MOST = 4  # images in a convolution
 STEPS = {"name": "full", "train": "all", "epochs": 1, "lr": 1e-3}
 PROBE = {"name": "head", "train": "head", "solver": "probe"}

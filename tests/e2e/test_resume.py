@@ -158,10 +158,25 @@ def test_other_photos_are_refused(make: Make, tmp_path: Path) -> None:
 
 def test_nothing_to_go_on_from_begins_afresh(make: Make, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("mine")
     told: list[Any] = []
     run(make(stages=STAGES[:1]), out=tmp_path / "run", resume=True, on_event=told.append)
     warnings = [event.message for event in told if isinstance(event, Warned)]
-    assert f"{tmp_path}/run holds no checkpoint: the run begins afresh" in warnings
+    assert f"{tmp_path}/run holds no checkpoint that is whole: the run begins afresh" in warnings
+    assert (tmp_path / "run" / "notes.txt").read_text() == "mine"
+
+
+def test_checkpoints_that_are_all_damaged_begin_afresh_whatever_is_asked_for(
+    make: Make, tmp_path: Path
+) -> None:
+    assert ending(make(), tmp_path / "run", after=7)
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        path.write_bytes(b"junk")
+    other = make(stages=STAGES[:1], training={"batch_size": 4})
+    told: list[Any] = []
+    run(other, out=tmp_path / "run", resume=True, on_event=told.append)
+    warnings = [event.message for event in told if isinstance(event, Warned)]
+    assert f"{tmp_path}/run holds no checkpoint that is whole: the run begins afresh" in warnings
 
 
 def test_an_interruption_waits_for_the_step_and_saves_it(make: Make, tmp_path: Path) -> None:

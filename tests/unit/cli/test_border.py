@@ -1,6 +1,7 @@
 """Errors become one sentence, a hint and an exit code; nothing else is shown unless asked for."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -153,3 +154,59 @@ def test_a_name_that_is_no_text_is_shown_escaped() -> None:
 def test_a_name_cannot_act_on_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     guarded(failing(FinetuneError("no \x1b[2Jx\r", hint="\x1b[1m")), debug=False)
     assert capsys.readouterr().err == "error: no \\x1b[2Jx\\r\nhint: \\x1b[1m\n"
+
+
+COMMANDS = {
+    "answers": "print('{}')",
+    "fails": "print('{}'); raise FinetuneError('no', hint='go')",
+}
+
+
+def run_with(streams: str, body: str) -> subprocess.CompletedProcess[str]:
+    """Run a command line of a shell, in which a program has streams that are closed or broken."""
+    code = (
+        "import sys\n"
+        "from finetune.cli.border import guarded\n"
+        "from finetune.errors import FinetuneError\n"
+        f"def call():\n    {body}\n    return 0\n"
+        "sys.exit(guarded(call, debug=False))\n"
+    )
+    line = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {streams}; echo code $? >&3"
+    return subprocess.run(
+        ["bash", "-c", f"exec 3>&2; {line}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of Unix")
+@pytest.mark.parametrize(
+    ("streams", "body", "code", "told"),
+    [
+        (">&-", COMMANDS["answers"], 0, ""),
+        (">&-", COMMANDS["fails"], 1, "error: no\nhint: go\n"),
+        ("2>&-", COMMANDS["fails"], 1, ""),
+        ("<&-", "sys.stdin.read()", 0, ""),
+        pytest.param(
+            "> /dev/full",
+            COMMANDS["answers"],
+            1,
+            "error: what this shows cannot be written: no space left on device\n",
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="Linux has /dev/full"),
+        ),
+        ("| true; (exit ${PIPESTATUS[0]})", "import time; time.sleep(0.3); print(1)", 141, ""),
+        (
+            "| true; (exit ${PIPESTATUS[0]})",
+            "import time; time.sleep(0.3); " + COMMANDS["fails"],
+            1,
+            "error: no\nhint: go\n",
+        ),
+    ],
+)
+def test_streams_that_are_closed_or_full_change_no_exit_code(
+    streams: str, body: str, code: int, told: str
+) -> None:
+    done = run_with(streams, body)
+    assert done.stderr == f"{told}code {code}\n"

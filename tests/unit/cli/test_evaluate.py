@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from finetune import load
+
 
 def mirrored(photos: Path, folder: Path) -> Path:
     """Write photos that the run has not seen: mirror images of those that it has."""
@@ -286,3 +288,32 @@ def test_photos_in_groups_are_told_to_be_so(
         told = [one for one in warnings if "groups" in one]
         assert bool(told) == is_told
     assert not told
+
+
+def test_photos_that_the_run_validated_on_are_called_so_wherever_they_stand(
+    made: Any, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    with (made.folder / "split.csv").open(newline="") as file:
+        names = [row["path"] for row in csv.DictReader(file) if row["split"] == "val"]
+    for name in names:
+        place = tmp_path / "held_out" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(made.data / name, place)
+    arguments = ("evaluate", str(made.folder), "--data", str(tmp_path / "held_out"))
+    answer = call(*arguments)
+    assert answer.code == 0
+    assert answer.out.startswith(
+        f"val: {len(names)} images (used for selection: no test)\n  accuracy  "
+    )
+    parts = json.loads(call(*arguments, "--json").out)["splits"]
+    assert [name for name, part in parts.items() if part] == ["val"]
+    assert load(made.folder).evaluate(tmp_path / "held_out").split == "val"
+
+
+def test_a_model_is_known_by_its_run_however_it_is_named(
+    made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Any]
+) -> None:
+    elsewhere = shutil.copytree(made.data, tmp_path / "photos")
+    monkeypatch.chdir(made.folder / "model")
+    answer = call("evaluate", ".", "--data", str(elsewhere), "--json")
+    assert json.loads(answer.out)["splits"]["test"]["num_samples"] == 6

@@ -13,6 +13,7 @@ from finetune.cli.render import (
     figure,
     lay_out,
     print_json,
+    print_json_rows,
     printable,
 )
 
@@ -221,3 +222,9 @@ def test_a_reader_that_has_left_is_left_to_the_border() -> None:
 
     with pytest.raises(BrokenPipeError):
         Screen(Left()).line("to nobody")
+
+
+def test_rows_are_an_array_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json_rows({"n": number} for number in range(2))
+    print_json_rows([])
+    assert capsys.readouterr().out == '[\n {"n": 0},\n {"n": 1}\n]\n[]\n'

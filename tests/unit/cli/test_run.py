@@ -227,7 +227,9 @@ def test_ctrl_c_before_the_run_folder_is_made_says_so(
 def test_resume_takes_the_recipe_of_the_run_unless_another_is_named(
     monkeypatch: pytest.MonkeyPatch, made: Any, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
-    out = ["--resume", "--out", str(made.folder)]
+    (tmp_path / "run").mkdir()
+    shutil.copy(made.folder / "recipe.yaml", tmp_path / "run")
+    out = ["--resume", "--out", str(tmp_path / "run")]
     assert recipe_of(monkeypatch, call, *out) == load_recipe(made.folder / "recipe.yaml")
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\ndata: {path: photos}\n")
@@ -251,6 +253,45 @@ def test_resuming_a_finished_run_gives_its_figures(made: Any, call: Callable[...
     answer = call("run", "--resume", "--out", str(made.folder), "--json")
     assert answer.err == f"{made.folder} is finished: there is nothing to resume\n"
     assert json.loads(answer.out) == json.loads((made.folder / "metrics.json").read_text())
+
+
+def test_a_finished_run_is_over_whatever_else_is_asked_for(
+    made: Any, call: Callable[..., Any]
+) -> None:
+    answer = call("run", "--recipe", "gradual", "--resume", "--out", str(made.folder))
+    assert (answer.code, answer.out) == (0, "")
+    assert answer.err == f"{made.folder} is finished: there is nothing to resume\n"
+
+
+def test_ctrl_c_before_a_resumed_run_goes_on_says_what_its_folder_holds(
+    monkeypatch: pytest.MonkeyPatch, made: Any, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    def interrupt(*arguments: object, **keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "00000001.safetensors").write_bytes(b"")
+    (run / "events.jsonl").write_text("")
+    monkeypatch.setattr("finetune.pipeline.plan", interrupt)
+    answer = call("run", "--data", str(made.data), *QUICK, "--quiet", "--resume", "--out", str(run))
+    assert answer.code == 130
+    assert answer.err == (
+        f"interrupted: {run} can go on\nhint: finetune run --resume --out {run}\n"
+    )
+
+
+def test_what_timm_cannot_load_is_said(
+    tiny_folder: Path, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    stage = "[{name: full, train: head, epochs: 1, lr: 1e-3}]"
+    flags = ("--set", "model.head=mlp", "--set", f"stages={stage}", "--out", str(tmp_path / "run"))
+    answer = call("run", "--data", str(tiny_folder), *QUICK, *flags)
+    assert answer.code == 0
+    assert (
+        "warning: timm alone cannot load the saved model, finetune can: the head is mlp, which "
+        "timm has no field for" in answer.err
+    )
 
 
 def test_runs_among_the_photos_are_no_class(
@@ -283,6 +324,15 @@ def test_augmentation_that_changes_nothing_is_said(made: Any, call: Callable[...
         answer = call("run", "--data", str(made.data), *QUICK, *flags)
         told = f"warning: augment: {kind} changes nothing: no stage learns by gradient"
         assert (told in answer.err) == is_said
+
+
+def test_counts_that_are_made_up_for_twice_are_said(made: Any, call: Callable[..., Any]) -> None:
+    twice = [f"training.{name}=balanced" for name in ("class_weights", "sampler")]
+    for settings, is_said in ((twice, True), (twice[:1], False), (twice[1:], False)):
+        flags = [part for setting in settings for part in ("--set", setting)]
+        answer = call("run", "--data", str(made.data), *QUICK, *flags, "--dry-run")
+        assert answer.code == 0
+        assert ("each make up for the counts" in answer.err) == is_said
 
 
 def test_of_a_run_that_is_overwritten_nothing_is_left(made: Any, tmp_path: Path) -> None:

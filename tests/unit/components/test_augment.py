@@ -8,6 +8,7 @@ import albumentations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
 from finetune.components import augment as module
@@ -398,3 +399,19 @@ def test_strong_takes_every_shape(width: int, height: int) -> None:
     augment = StrongAugment(erase=1.0).build(InputSpec(height, width, "bicubic"))
     image = np.zeros((90, 900, 3), np.uint8)
     assert all(augment(image, seed=seed).shape == (height, width, 3) for seed in range(30))
+
+
+@pytest.mark.parametrize("crop_mode", ["border", "squash"])
+def test_a_large_photo_is_brought_to_shape_at_the_size_that_crops_need(monkeypatch, crop_mode):
+    sizes = []
+    resize = Image.Image.resize
+
+    def noted(self, size, *arguments, **keywords):
+        sizes.append(tuple(size))
+        return resize(self, size, *arguments, **keywords)
+
+    monkeypatch.setattr(Image.Image, "resize", noted)
+    spec = InputSpec(32, 48, "bicubic", crop_mode=crop_mode, fill=(1, 2, 3))
+    result = StandardAugment().build(spec)(photo(900, 700), seed=5)
+    assert result.shape == (32, 48, 3)
+    assert max(max(size) for size in sizes) <= 2 * 4 * 48

@@ -229,3 +229,13 @@ def test_a_file_cannot_name_a_policy_of_python():
 
 def test_an_adapter_reads_policies_too():
     assert TypeAdapter(Policy).validate_python("head") == HeadPolicy()
+
+
+def test_attention_has_biases_by_other_names_and_tables_that_are_none():
+    others = (
+        param("blocks.0.attn.q_bias", depth=3, block=5, kind="bias"),
+        param("blocks.0.attn.pos_bias", depth=3, block=5),
+        param("blocks.0.attn.relative_position_bias_table", depth=3, block=5),
+    )
+    rules = read("bias").rules(others)
+    assert [rule.name for rule in rules if rule.trainable] == ["blocks.0.attn.q_bias"]

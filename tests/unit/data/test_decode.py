@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
+from finetune.data.colours import to_channels
 from finetune.data.content import digest_of
 from finetune.data.decode import UnreadableImageError, decode, open_image_file, to_image
 from finetune.errors import DataError
@@ -501,3 +502,10 @@ def test_an_array_of_other_channels_is_told_what_is_wanted(shape, channels, word
     with pytest.raises(DataError) as caught:
         to_image(np.zeros(shape, np.uint8), channels=channels)
     assert caught.value.message == f"an array of {words}, not uint8 of shape {shape}"
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
+def test_16_bits_become_their_upper_eight_in_either_order_of_bytes(mode):
+    values = np.arange(0, 65_536, 251, dtype=">u2" if mode == "I;16B" else "<u2").reshape(1, -1)
+    image = Image.frombytes(mode, values.shape[::-1], values.tobytes())
+    assert np.array_equal(np.asarray(to_channels(image, 1)), values.astype(int) // 256)

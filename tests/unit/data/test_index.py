@@ -267,7 +267,7 @@ class TestLinks:
         ]
         assert index.warnings == (
             f"2 photos are links out of {root}, left out: a/out.jpg, b/pool/3.jpg; "
-            "--set data.follow_links=true takes them",
+            "finetune run --set data.follow_links=true takes them",
         )
 
     def test_are_followed_where_that_is_asked_for(self, root: Path) -> None:
@@ -287,7 +287,7 @@ class TestLinks:
             (farm / name / "1.jpg").symlink_to(tmp_path / "secret.jpg")
         message, hint = error(index_source, farm)
         assert message == f"2 photos are links out of {farm}, left out: a/1.jpg, b/1.jpg"
-        assert hint == "--set data.follow_links=true takes them"
+        assert hint == "finetune run --set data.follow_links=true takes them"
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), pd.NA, pd.NaT, ""])

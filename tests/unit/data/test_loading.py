@@ -22,7 +22,6 @@ from finetune.data.loading import (
     EpochSampler,
     EvalImages,
     TrainImages,
-    choose_workers,
     make_loader,
 )
 from finetune.data.reading import LoadingError
@@ -180,7 +179,7 @@ def test_a_last_batch_of_one_image_can_be_dropped(samples, num, batch_size, drop
 
 
 def test_more_workers_than_cores_are_not_started(samples, monkeypatch):
-    monkeypatch.setattr(loading, "_num_cores", lambda: 1)
+    monkeypatch.setattr(loading, "available_cpus", lambda: 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert make_loader(evals(samples), batch_size=5, workers=64).num_workers == 1
@@ -240,20 +239,6 @@ def test_none_gives_training_images_as_evaluation_sees_them(samples):
     assert torch.equal(plain[3][0], evals(samples)[3][0])
 
 
-@pytest.mark.parametrize(
-    ("num_cpus", "num_samples", "workers", "reason"),
-    [
-        (8, 255, 0, "255 images are decoded sooner than a process starts"),
-        (1, 5000, 0, "there is one core, and it trains"),
-        (2, 5000, 1, "2 cores, one of them trains"),
-        (64, 5000, 8, "64 cores, one of them trains"),
-    ],
-)
-def test_workers_are_chosen_with_a_reason(num_cpus, num_samples, workers, reason):
-    choice = choose_workers(num_cpus, num_samples)
-    assert (choice.value, choice.reason) == (workers, reason)
-
-
 def test_a_worker_keeps_opencv_to_one_thread(monkeypatch):
     import cv2
 
@@ -263,11 +248,6 @@ def test_a_worker_keeps_opencv_to_one_thread(monkeypatch):
     cv2.setNumThreads(before)
     monkeypatch.delitem(sys.modules, "cv2")
     loading._start_worker(0)
-
-
-def test_cores_are_counted_where_the_system_has_no_affinity(monkeypatch):
-    monkeypatch.delattr("os.sched_getaffinity", raising=False)
-    assert loading._num_cores() >= 1
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (4, "CMYK")])

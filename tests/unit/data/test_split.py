@@ -327,3 +327,27 @@ def test_a_group_that_stays_in_train_keeps_its_classes_there():
     samples += [sample(f"{site}-own", f"only {site}", group=site) for site in "AB"]
     index = split(samples, test=0)
     assert {one.group for one in index.part("val")} == {"C"}
+
+
+def test_near_duplicates_are_parted_where_a_class_has_nothing_else():
+    still = [sample(f"still/{i}", "still", picture=7) for i in range(10)]
+    burst = [sample(f"burst/{i}", "burst", picture=i // 2) for i in range(20)]
+    index = split([*still, *burst])
+    assert all(found["still"] >= 1 for found in counts(index).values())
+    assert index.warnings == (
+        "1 class shows too few different pictures to keep near-duplicates together; they stand in "
+        "several parts: still",
+    )
+    homes = {}
+    for one in index.part("train") + index.part("val") + index.part("test"):
+        if one.label == "burst":
+            homes.setdefault(one.picture, set()).add(one.split)
+    assert all(len(parts) == 1 for parts in homes.values())
+
+
+def test_copies_and_groups_are_not_parted_for_it():
+    copies = [sample(f"a/{i}", "a", picture=1, digest="same") for i in range(10)]
+    grouped = [sample(f"b/{i}", "b", picture=2, group="tree") for i in range(10)]
+    index = split([*copies, *grouped, *classes(c=10)])
+    assert counts(index)["val"] == {"c": 2}
+    assert "near-duplicates" not in "".join(index.warnings)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from finetune.data.findings import Finding
+from finetune.evaluate import suspects
 from finetune.evaluate.suspects import find_similar, find_suspect_labels, predict_held_out
 from finetune.train.linear import Features
 from finetune.types import Sample
@@ -99,3 +100,14 @@ def test_near_duplicates_are_not_also_called_similar():
     assert len(list(find_similar(values, samples))) == 1
     samples[7] = replace(samples[7], picture=samples[2].picture)
     assert list(find_similar(values, samples)) == []
+
+
+def test_photos_far_apart_in_the_list_are_found_and_each_group_has_its_own_value(monkeypatch):
+    monkeypatch.setattr(suspects, "_BLOCK", 3)
+    values = np.random.default_rng(0).normal(0, 1, (11, 64)).astype(np.float32)
+    values[10] = values[0] + 0.1 * values[3]
+    values[5] = values[4] + 0.4 * values[7]
+    first, second = find_similar(values, samples_of([0] * 11))
+    assert first.names == ("0.jpg", "10.jpg")
+    assert second.names == ("4.jpg", "5.jpg")
+    assert second.value < first.value < 1

@@ -4,7 +4,9 @@ import pytest
 import timm
 
 from finetune.components.heads import MlpHead
+from finetune.model.backbone import build_on_meta
 from finetune.model.depth import describe_parameters, num_depths
+from finetune.model.network import Network
 from tests.unit.model.conftest import MakeNetwork
 
 NAMES = timm.list_models("test_*")
@@ -55,3 +57,25 @@ def test_architecture_without_groups_falls_back_to_its_features(make_network: Ma
     assert num_depths(params) >= 4
     depths = [param.depth for param in params]
     assert depths == sorted(depths)
+
+
+@pytest.mark.parametrize(
+    ("name", "last", "depths"),
+    [
+        ("swin_tiny_patch4_window7_224", "norm.weight", 5),
+        ("convnext_atto", "head.norm.weight", 5),
+        ("beit_base_patch16_224", "fc_norm.weight", 13),
+        ("vit_tiny_patch16_224", "norm.weight", 13),
+        ("mobilenetv3_small_100", "conv_head.weight", 7),
+    ],
+)
+def test_what_no_pattern_of_timm_names_is_no_depth_of_its_own(
+    name: str, last: str, depths: int
+) -> None:
+    backbone = build_on_meta(name, num_classes=3)
+    size = tuple(backbone.pretrained_cfg["input_size"])
+    params = describe_parameters(Network(backbone, num_classes=3, input_size=size))
+    by_name = {param.name: param for param in params}
+    assert num_depths(params) == depths
+    assert by_name[f"backbone.{last}"].depth == depths - 1
+    assert sum(param.depth == depths - 1 for param in params) > 2

@@ -5,7 +5,9 @@ import torch
 
 from finetune.components.heads import CosineHead, LinearHead, MlpHead
 from finetune.errors import BackboneError, RecipeError
+from finetune.model.backbone import create_backbone
 from finetune.model.family import find_family
+from finetune.model.network import build_network
 from tests.unit.model.conftest import MakeNetwork
 
 
@@ -114,3 +116,33 @@ def test_narrow_strided_convolution_keeps_channels_first() -> None:
     assert facts.family == "conv"
     assert facts.is_narrow
     assert not facts.prefers_channels_last("cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("caformer_s18", ("head.fc.fc1.weight", "head.fc.norm.weight")),
+        ("levit_128s", ("head.bn.running_mean", "head_dist.bn.running_var")),
+        ("repvit_m0_9", ("head.head.bn.running_mean",)),
+    ],
+)
+def test_what_is_pretrained_in_a_head_and_names_no_class_stays(
+    name: str, kept: tuple[str, ...]
+) -> None:
+    backbone = create_backbone(name, pretrained=False)
+    before = {}
+    for one in kept:
+        values = backbone.state_dict()[one]
+        values.uniform_()
+        before[one] = values.clone()
+    size = tuple(backbone.pretrained_cfg["input_size"])
+    network = build_network(backbone, LinearHead(), num_classes=3, input_size=size)
+    state = network.backbone.state_dict()
+    assert all(state[one].equal(before[one]) for one in kept)
+
+
+def test_a_classifier_of_as_many_classes_is_a_new_one() -> None:
+    backbone = create_backbone("test_resnet", pretrained=False)
+    before = backbone.fc.weight.clone()
+    build_network(backbone, LinearHead(), num_classes=len(before), input_size=(3, 160, 160))
+    assert not backbone.fc.weight.equal(before)

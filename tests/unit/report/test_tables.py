@@ -6,6 +6,8 @@ import json
 import os
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -25,7 +27,6 @@ from finetune.report.tables import (
     metrics_document,
     prediction_frame,
     prediction_rows,
-    prediction_text,
     write_predictions,
     write_tables,
 )
@@ -33,6 +34,13 @@ from finetune.types import Outputs
 
 CLASSES = ("ants", "bees")
 HARD = ("a,b", 'say "x"', "two\nlines", "cr\rhere", "Löwe", "true", "split")
+
+
+def prediction_text(outputs, *, kind, top_k=None):
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"answers.{kind}"
+        write_predictions(outputs, path, top_k=top_k)
+        return path.read_bytes().decode()
 
 
 def outputs_of(predicted, labels, classes=CLASSES, *, errors=None, names=None):
@@ -189,7 +197,7 @@ def test_doubts_stand_behind_the_columns_of_the_contract():
     assert lines[1] == "a,bees,0.6,0.4,0.6,,bees|ants,True,0.0"
     assert lines[2] == "b,ants,0.9,0.9,0.1,,ants,False,1.0"
     assert lines[3] == "c,,,,,truncated file,,,"
-    rows = prediction_rows(doubting(outputs))
+    rows = list(prediction_rows(doubting(outputs)))
     assert [row["set"] for row in rows] == [["bees", "ants"], ["ants"], None]
     assert [row["rejected"] for row in rows] == [True, False, None]
     assert [row["ood"] for row in rows] == [0.0, 1.0, None]
@@ -405,7 +413,7 @@ def test_predict_as_json_lines_has_the_names_of_the_columns_and_null():
 
 def test_rows_are_plain_values_with_the_fewest_digits():
     probs = np.array([[0.1, 0.9]], dtype=np.float32)
-    rows = prediction_rows(Outputs(("a",), np.array([-1]), probs, CLASSES))
+    rows = list(prediction_rows(Outputs(("a",), np.array([-1]), probs, CLASSES)))
     assert rows == [
         {
             "path": "a",
@@ -450,7 +458,7 @@ def test_top_k_beyond_the_classes_gives_all_classes():
 
 
 def test_an_unreadable_image_has_no_top_classes():
-    row = prediction_rows(outputs_of([0], [-1], errors={0: "empty"}), top_k=1)[0]
+    row = next(prediction_rows(outputs_of([0], [-1], errors={0: "empty"}), top_k=1))
     assert (row["top_1"], row["top_1_probability"]) == (None, None)
 
 

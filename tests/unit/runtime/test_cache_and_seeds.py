@@ -95,3 +95,19 @@ def test_a_script_without_a_guard_is_refused_in_the_processes_that_import_it(
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
     assert done.stdout == "ended with 1\n"
     assert "this script starts a run whenever it is imported" in done.stderr
+
+
+@pytest.mark.parametrize(("share", "cores"), [(0.5, 1), (1.5, 2), (99.0, 3), (None, 3)])
+def test_cores_are_those_of_the_container(
+    monkeypatch: pytest.MonkeyPatch, share: float | None, cores: int
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1, 2}, raising=False)
+    monkeypatch.setattr("finetune.runtime.device.cpu_share", lambda: share)
+    assert available_cpus() == cores
+
+
+def test_cores_are_counted_where_the_system_has_no_affinity(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    assert available_cpus() >= 1

@@ -89,3 +89,20 @@ def test_path_through_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(FinetuneError, match="cannot write in"):
         check_free(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("name", ["thesis.doc", ".gitkeep"])
+def test_files_of_others_may_stand_beside_a_run_that_begins(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    (tmp_path / "checkpoints").mkdir()
+    claim(tmp_path, overwrite=True, beside=True)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "model/notes.txt"])
+def test_files_of_others_that_a_run_would_replace_are_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FinetuneError, match="holds files but no run"):
+        claim(tmp_path, overwrite=True, beside=True)
+    assert (tmp_path / name).read_text() == "mine"

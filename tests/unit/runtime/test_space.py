@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from finetune.runtime.space import (
+    cpu_share,
     free_disk,
     free_memory,
     in_pieces,
@@ -101,3 +102,26 @@ def test_one_row_that_does_not_fit_and_other_errors_are_raised(error: Exception)
 )
 def test_a_size_is_written_as_a_person_says_it(num_bytes: int, words: str) -> None:
     assert size_words(num_bytes) == words
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({"cpu.max": "150000 100000\n"}, 1.5),
+        ({"cpu.max": "max 100000\n"}, None),
+        ({"cpu.cfs_quota_us": "200000\n", "cpu.cfs_period_us": "100000\n"}, 2.0),
+        ({"cpu.cfs_quota_us": "-1\n", "cpu.cfs_period_us": "100000\n"}, None),
+        ({}, None),
+    ],
+)
+def test_a_share_of_time_is_one_of_cores(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, str], cores: float | None
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    quotas = (
+        (tmp_path / "cpu.max",),
+        (tmp_path / "cpu.cfs_quota_us", tmp_path / "cpu.cfs_period_us"),
+    )
+    monkeypatch.setattr("finetune.runtime.space._CPU_QUOTAS", quotas)
+    assert cpu_share() == cores

@@ -148,3 +148,24 @@ def test_a_run_that_is_over_leaves_nothing_that_was_being_written(checkpoints: C
     (checkpoints.folder / ".tmpA1b2C3").write_bytes(b"half")
     checkpoints.remove()
     assert not checkpoints.folder.exists()
+
+
+def test_one_that_is_whole_is_enough_to_go_on(checkpoints: Checkpoints) -> None:
+    for _ in range(2):
+        checkpoints.write(STATE)
+    first, second = sorted(checkpoints.folder.iterdir())
+    second.write_bytes(b"junk")
+    assert has_checkpoint(checkpoints.folder)
+    first.write_bytes(b"junk")
+    assert not has_checkpoint(checkpoints.folder)
+
+
+def test_what_somebody_else_put_beside_them_stays(checkpoints: Checkpoints) -> None:
+    checkpoints.write(STATE)
+    (checkpoints.folder / ".DS_Store").write_text("")
+    checkpoints.remove()
+    assert [path.name for path in checkpoints.folder.iterdir()] == [".DS_Store"]
+    (checkpoints.folder / ".DS_Store").unlink()
+    checkpoints.remove()
+    assert not checkpoints.folder.exists()
+    checkpoints.remove()
