@@ -298,7 +298,7 @@ def _without_places(document: Mapping[str, Any]) -> Mapping[str, Any] | str:
     recipe = document.get("recipe")
     if not isinstance(recipe, Mapping) or not isinstance(recipe.get("data"), Mapping):
         return "default" if recipe is None else recipe
-    places = {"data": ("path", "split", "exclude"), "runtime": ("device",)}
+    places = {"data": ("path", "listed", "split", "exclude"), "runtime": ("device",)}
     return {
         name: {k: v for k, v in section.items() if k not in places[name]}
         if name in places and isinstance(section, Mapping)

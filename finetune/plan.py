@@ -197,7 +197,13 @@ def _describe_input(model: Model, index: Index) -> str:
 
 
 def _data_path(recipe: Recipe) -> str:
-    """The path of the data; a recipe without one is refused."""
+    """The path of the data; a recipe without one, or with labels of its own, is refused."""
+    if recipe.data.listed:
+        what = "the photos and labels of this recipe were given one by one in Python"
+        raise RecipeError(
+            [Problem("data.listed", what)],
+            hint="Classifier(recipe=...).fit(paths, labels), or name a folder or CSV: --data",
+        )
     if recipe.data.path is None:
         raise RecipeError(
             [Problem("data.path", "no data is named")], hint="finetune run --data FOLDER"
@@ -219,7 +225,9 @@ def _placed(recipe: Recipe, *, given: Index | None) -> Recipe:
         named["weights"] = str(real_path(model.weights))
     return recipe.model_copy(
         update={
-            "data": section.model_copy(update={"path": str(source), **placed}),
+            "data": section.model_copy(
+                update={"path": str(source), "listed": given is not None, **placed}
+            ),
             "model": model.model_copy(update=named),
         }
     )

@@ -21,7 +21,7 @@ def joined(pairs: Iterable[tuple[T, T]]) -> tuple[tuple[T, ...], ...]:
     """
     groups: dict[T, set[T]] = {}
     for pair in pairs:
-        one, other = (groups.setdefault(item, {item}) for item in pair)
+        other, one = sorted((groups.setdefault(item, {item}) for item in pair), key=len)
         if one is not other:
             one |= other
             groups |= dict.fromkeys(other, one)

@@ -40,4 +40,6 @@ def with_arguments(recipe: Recipe, **given: str | Path | int | bool | None) -> R
         if value is not None:
             plain = str(value) if isinstance(value, Path) else value
             values = with_value(values, _PLACES[name], plain)
+    if recipe.data.listed and given.get("data") is not None:
+        values = with_value(values, "data.listed", False)
     return load_recipe(values)

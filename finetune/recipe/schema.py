@@ -94,6 +94,9 @@ class DataSection(Section):
     """The photos: where they are, how they are split, how they become input."""
 
     path: str | None = Field(None, description="A folder by class or a CSV; --data sets it.")
+    listed: bool = Field(
+        False, description="Photos and labels were given one by one; no folder or CSV has them."
+    )
     val_fraction: Number = Field(
         0.15, gt=0, lt=0.9, description="Part of train carved out where there is no val."
     )

@@ -13,6 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from finetune import Classifier, load
 from finetune.errors import DataError, FinetuneError, NotFittedError, RecipeError
+from finetune.plan import plan
+from finetune.recipe.load import load_recipe
+from finetune.recipe.merge import with_arguments
 
 PROBE = {"augment": "none", "stages": [{"name": "head", "train": "head", "solver": "probe"}]}
 
@@ -192,3 +195,22 @@ def test_a_loaded_model_is_fitted_again_where_one_stands(fitted: Classifier) -> 
         assert load(folder).build_recipe().runtime.device == "auto"
     finally:
         saved.write_text(text)
+
+
+def test_labels_given_one_by_one_are_never_taken_from_folders(
+    pairs: tuple[list[Path], list[str]], tiny_folder: Path, tmp_path: Path
+) -> None:
+    turned = {"blue": "green", "green": "red", "red": "blue"}
+    labels = [turned[label] for label in pairs[1]]
+    run = tmp_path / "run"
+    make(out=run).fit(pairs[0], labels)
+    recipe = load_recipe(run / "recipe.yaml")
+    assert recipe.data.listed
+    with pytest.raises(RecipeError, match="given one by one in Python") as caught:
+        plan(recipe)
+    assert "--data" in str(caught.value.hint)
+    assert not with_arguments(recipe, data=tiny_folder).data.listed
+    again = Classifier(recipe=run / "recipe.yaml", out=tmp_path / "again").fit(pairs[0], labels)
+    assert (tmp_path / "again/split.csv").read_text() == (run / "split.csv").read_text()
+    assert load(run).build_recipe().data.listed is False
+    assert again.run_.recipe.data.listed

@@ -137,6 +137,42 @@ def test_no_memory_for_one_image_ends_the_stage(
     assert caught.value.hint == "--set training.batch_size=4 --set training.accumulate=2"
 
 
+def normalised(stepper: Stepper) -> Stepper:
+    """Put a normalisation that follows its batches into the network."""
+    network = stepper.network
+    assert isinstance(network, Narrow)
+    network.layers[2] = nn.BatchNorm1d(5)
+    return stepper
+
+
+@pytest.mark.parametrize("num_last", [2, 3, 5])
+def test_no_piece_of_one_image_is_left_to_a_normalisation(
+    make_stepper: MakeStepper, data: TensorDataset, warnings: list[str], num_last: int
+) -> None:
+    few = TensorDataset(*(tensor[: BATCH_SIZE + num_last] for tensor in data.tensors))
+    tally = Tally()
+    train_epoch(normalised(make_stepper(most=3)), loader(few), SEED, tally=tally)
+    assert (tally.num_pieces, tally.num_steps) == (4, 2)
+    assert warnings[-1].endswith(
+        "in 4 pieces, and steps as before; batch statistics are those of a piece"
+    )
+
+
+def test_memory_for_one_image_alone_is_too_little_for_a_normalisation(
+    make_stepper: MakeStepper, data: TensorDataset
+) -> None:
+    with pytest.raises(TrainingError, match="no memory for a batch of 8 images"):
+        train_epoch(normalised(make_stepper(most=1)), loader(data), SEED, tally=Tally())
+
+
+def test_a_batch_of_one_image_that_a_normalisation_refuses_is_a_sentence(
+    make_stepper: MakeStepper, data: TensorDataset
+) -> None:
+    with pytest.raises(TrainingError, match="a batch of one image, of which") as caught:
+        train_epoch(normalised(make_stepper()), loader(data, 1), SEED, tally=Tally())
+    assert caught.value.hint == ("--set training.batch_size=8, or --set stages.1.batch_norm=frozen")
+
+
 def test_another_error_is_not_taken_for_a_lack_of_memory(
     make_stepper: MakeStepper, data: TensorDataset
 ) -> None:
