@@ -13,6 +13,7 @@ failed once more. `docs/reference/backbones.md` is made from the merged file.
 import argparse
 import json
 import logging
+import os
 import platform
 import sys
 import time
@@ -56,6 +57,7 @@ def sweep(given: argparse.Namespace) -> int:
 
     part, of = map(int, given.shard.split("/"))
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # the process with timm alone rounds as this one does
     names = given.only or candidates(given.tier)
     given.rows.mkdir(parents=True, exist_ok=True)
     file = given.rows / f"{given.tier}-{part}-of-{of}.jsonl"
