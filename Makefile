@@ -9,14 +9,15 @@ PEERS := .venv-peers
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check --no-input
 # The floors that compute without a network or a disk; their coverage is gated.
 PURE := components recipe data evaluate
+GATED := $(PURE:%=tests/unit/%) tests/unit/cli tests/components
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast test-coverage test-slow check format faults bench bench-speed peers docs clean
+.PHONY: help install demo test test-fast test-coverage test-rest test-slow check format faults bench bench-speed peers docs clean
 
 help:
 	@echo "make install   make .venv with the tool and everything to work on it"
 	@echo "make demo      fine-tune the starter network on handwritten digits, no network needed"
-	@echo "make test      all tests: the fast tier, the coverage gate, then the slow and real ones"
+	@echo "make test      all tests: the fast tier with its coverage gate, then the slow and real ones"
 	@echo "make check     ruff, formatting, mypy strict"
 	@echo "make faults    harm real runs, resume them and compare; read a million damaged files"
 	@echo "make bench     speed and start-up figures, as JSON in docs/benchmarks/"
@@ -39,17 +40,21 @@ $(STAMP): pyproject.toml constraints.txt
 demo: install
 	$(BIN)/finetune demo
 
-test: test-fast test-coverage test-slow
+test: test-coverage test-rest test-slow
 
 # One thread a worker: two workers share the cores, and tiny tensors do not gain from threads.
 test-fast: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not real and not slow" --numprocesses 2
 
-# Apart from the fast tier, which tracing would slow by half.
+# Of the fast tier what the gate needs: tracing would slow the rest by half.
 test-coverage: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not real and not slow" --numprocesses 2 \
-		$(PURE:%=tests/unit/%) tests/unit/cli tests/components $(PURE:%=--cov=finetune/%) --cov-report=
+		$(GATED) $(PURE:%=--cov=finetune/%) --cov-report=
 	$(BIN)/python -m coverage report --skip-covered --fail-under=95
+
+test-rest: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not real and not slow" --numprocesses 2 \
+		$(GATED:%=--ignore=%)
 
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "real or slow" --numprocesses 2 --dist worksteal
