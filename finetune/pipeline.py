@@ -126,9 +126,9 @@ def _write_beginning(folder: RunFolder, planned: Plan) -> None:
     folder.write_text("recipe.yaml", dump_recipe(recipe))
     write_split(index, folder.path / "split.csv")
     environment = describe_environment(planned.machine, seed=recipe.seed)
-    chosen = {"precision": recipe.runtime.precision, "reasons": recipe.reasons}
-    more = {**chosen, "data_fingerprint": fingerprint(index)}
-    folder.write_json("environment.json", {**environment, **more})
+    choices = {"precision": recipe.runtime.precision, "reasons": recipe.reasons}
+    data = {"data_fingerprint": fingerprint(index)}
+    folder.write_json("environment.json", {**environment, **choices, **data})
 
 
 def _checkpoints(folder: RunFolder, recipe: ResolvedRecipe, tell: OnEvent) -> Checkpoints:

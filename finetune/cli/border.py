@@ -59,7 +59,7 @@ def guarded(call: Callable[[], int], *, debug: bool) -> int:
     try:
         sys.stdout.flush()
     except OSError as error:
-        left = _reader_left(error)
+        left = _output_lost(error)
         return code or left
     return code
 
@@ -76,20 +76,20 @@ def _guarded(call: Callable[[], int], *, debug: bool) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _report(Interrupted("interrupted"), debug=debug)
     except BrokenPipeError as error:
-        return _reader_left(error)
+        return _output_lost(error)
     except (MemoryError, RuntimeError) as error:
         if not is_lack_of_memory(error):
             raise
         return _report(_no_memory(), debug=debug)
     except OSError as error:
         if error.filename is None and error.errno == errno.ENOSPC:
-            return _reader_left(error)
+            return _output_lost(error)
         if error.filename is None:
             raise
         return _report(FinetuneError(f"{error.filename}: {error.strerror}"), debug=debug)
 
 
-def _reader_left(error: OSError) -> int:
+def _output_lost(error: OSError) -> int:
     """End where nobody takes what is written on stdout, quietly where a reader has left.
 
     Files say by themselves that they cannot be written; what has no name is a stream.

@@ -59,7 +59,7 @@ def _from_deep(image: "Image") -> "Image":
     import numpy as np
     from PIL import Image
 
-    if image.mode.startswith("I;16"):  # by whole numbers, in an eighth of the memory
+    if image.mode.startswith("I;16"):  # by whole numbers: floats of 8 bytes need copies
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     values: NDArray[np.float64] = np.asarray(image.convert("F"), dtype=np.float64)
     values = np.nan_to_num(values, posinf=0.0, neginf=0.0)

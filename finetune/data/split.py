@@ -245,7 +245,7 @@ def _carve(
     num_parts = len(fractions) + 1
     units = _make_units(samples, seed)
     small = _too_small(units, num_parts)
-    alike = small - _too_small(_make_units(samples, seed, apart=small), num_parts)
+    alike = small and small - _too_small(_make_units(samples, seed, apart=small), num_parts)
     if alike:
         units = _make_units(samples, seed, apart=alike)
         small = _too_small(units, num_parts)

@@ -37,7 +37,7 @@ def test_rule_of_a_gpu_stands() -> None:
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Model:
     """A small network for small images, its figures kept in the test's folder."""
     monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path))
-    # A processor without bf16 imitates it, some fifty times as slowly.
+    # A processor without bf16 imitates it, very slowly.
     section = {"backbone": "test_resnet", "pretrained": False, "image_size": 64}
     recipe = load_recipe({"model": section})
     return create_model(recipe, num_classes=2)
