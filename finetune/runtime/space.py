@@ -108,17 +108,18 @@ def in_pieces(compute: Callable[[slice], T], num_rows: int) -> list[T]:
     Raises:
         MemoryError: There is no memory for one row; or torch's error that says so.
     """
-
-    def piece(start: int, stop: int) -> list[T]:
+    given, waiting = [], [slice(0, num_rows)]
+    while waiting:
+        rows = waiting.pop()
         try:
-            return [compute(slice(start, stop))]
+            given.append(compute(rows))
+            continue
         except (MemoryError, RuntimeError) as error:  # also torch.OutOfMemoryError
-            if stop - start < 2 or not is_lack_of_memory(error):
+            if rows.stop - rows.start < 2 or not is_lack_of_memory(error):
                 raise
-        middle = (start + stop) // 2  # outside of the block, which holds what was in memory
-        return [*piece(start, middle), *piece(middle, stop)]
-
-    return piece(0, num_rows)
+        middle = (rows.start + rows.stop) // 2  # outside of the block: it holds what was in memory
+        waiting += [slice(middle, rows.stop), slice(rows.start, middle)]
+    return given
 
 
 def size_words(num_bytes: int) -> str:

@@ -1,8 +1,12 @@
 """Room on the disk and in memory, and sizes in words."""
 
+import gc
+import weakref
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from finetune.runtime.space import (
@@ -74,6 +78,25 @@ def test_what_does_not_fit_is_computed_in_halves() -> None:
 
     assert in_pieces(compute, 3) == [[0, 1, 2]]
     assert in_pieces(compute, 10) == [[0, 1], [2, 3, 4], [5, 6], [7, 8, 9]]
+
+
+@pytest.mark.parametrize("num_fitting", [4, 1])
+def test_what_was_computed_from_is_let_go_before_the_next_batch(num_fitting: int) -> None:
+    images = np.zeros((4, 3))  # of megabytes in a run: what waits for the collector adds up
+    gone = weakref.ref(images)
+
+    def compute(batch: np.ndarray, rows: slice) -> int:
+        if rows.stop - rows.start > num_fitting:
+            raise MemoryError
+        return len(batch[rows])
+
+    gc.disable()
+    try:
+        in_pieces(partial(compute, images), 4)
+        del images
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("shapes differ")])
