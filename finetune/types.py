@@ -219,6 +219,8 @@ class ParamInfo:
         is_norm: Whether it belongs to a normalisation layer.
         ndim: Number of dimensions; 1 for biases and scales.
         depth_name: Its coarse group: `stem` for 0, `head` for the head, else the number.
+        is_undecayed: Whether its architecture names it as one that weight decay leaves alone, such
+            as position embeddings and tables of biases (timm's `no_weight_decay`).
     """
 
     name: str
@@ -228,6 +230,7 @@ class ParamInfo:
     is_norm: bool
     ndim: int
     depth_name: str
+    is_undecayed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

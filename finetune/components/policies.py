@@ -50,11 +50,18 @@ class FreezePolicy(Protocol):
 def rules_where(
     params: Sequence[ParamInfo], learns: Callable[[ParamInfo], bool]
 ) -> list[ParamRule]:
-    """Make the rules of a policy from a predicate; biases, norms and scales are not decayed."""
+    """Make the rules of a policy from a predicate.
+
+    Biases, norms, scales and what an architecture names beside them are not decayed.
+    """
     return [
-        ParamRule(param.name, trainable=learns(param), decay=param.ndim > 1 and not param.is_norm)
-        for param in params
+        ParamRule(param.name, trainable=learns(param), decay=_is_decayed(param)) for param in params
     ]
+
+
+def _is_decayed(param: ParamInfo) -> bool:
+    """Whether weight decay applies where nothing else is said."""
+    return param.ndim > 1 and not param.is_norm and not param.is_undecayed
 
 
 def _compiling(value: str) -> str:

@@ -45,6 +45,6 @@ def dependence_note(samples: Sequence[Sample]) -> str:
         return ""
     images = counted(len(samples), "image", "is/are")
     return (
-        f"{images} of {counted(len(units), 'group')}: intervals take images as independent, and "
-        "are too narrow"
+        f"{images} of {counted(len(units), 'group')}: intervals, slices and thresholds take images "
+        "as independent, and promise too much"
     )

@@ -6,6 +6,7 @@ size or quality, mirrored or slightly cropped (`near.py`).
 
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Literal
 
 from finetune.data.words import counted
 from finetune.errors import join_names
@@ -13,6 +14,7 @@ from finetune.types import Index, Sample, Split
 
 __all__ = [
     "Leaks",
+    "are_leaked",
     "conflict_warnings",
     "count_leaks",
     "find_duplicates",
@@ -45,11 +47,15 @@ class Leaks:
 
 def count_leaks(index: Index, split: Split) -> Leaks:
     """Count the images of a part that also stand in the training part."""
-    train, part = index.part("train"), index.part(split)
-    digests = {sample.digest for sample in train} - {None}
-    pictures = {sample.picture for sample in train} - {None}
-    near = [sample for sample in part if sample.digest not in digests]
-    return Leaks(len(part) - len(near), sum(sample.picture in pictures for sample in near))
+    known = _known(index)
+    kinds = [_leak_of(sample, *known) for sample in index.part(split)]
+    return Leaks(kinds.count("copy"), kinds.count("near"))
+
+
+def are_leaked(index: Index, split: Split) -> list[bool]:
+    """Tell of each image of a part whether it also stands in the training part."""
+    known = _known(index)
+    return [_leak_of(sample, *known) is not None for sample in index.part(split)]
 
 
 def leak_warnings(index: Index, split: Split) -> tuple[str, ...]:
@@ -111,6 +117,22 @@ def find_duplicates(index: Index, *, near: bool = False) -> tuple[tuple[Sample, 
         tuple(one for _, one in pairs) for _, pairs in groupby(known, key=lambda pair: pair[0])
     )
     return tuple(sorted((group for group in groups if len(group) > 1), key=lambda g: g[0].name))
+
+
+def _known(index: Index) -> tuple[set[str | None], set[str | None]]:
+    """Give the digests and the pictures of the training part."""
+    train = index.part("train")
+    digests = {sample.digest for sample in train}
+    return digests - {None}, {sample.picture for sample in train} - {None}
+
+
+def _leak_of(
+    sample: Sample, digests: set[str | None], pictures: set[str | None]
+) -> Literal["copy", "near"] | None:
+    """Say how an image stands in the training part as well, if it does."""
+    if sample.digest in digests:
+        return "copy"
+    return "near" if sample.picture in pictures else None
 
 
 def _num_labels(group: tuple[Sample, ...]) -> int:

@@ -32,7 +32,11 @@ _NOT_ASKED = "not asked for"
 
 
 def fit_calibration(
-    outputs: Outputs, section: EvaluateSection, *, reference: Choice[NDArray[np.float32] | None]
+    outputs: Outputs,
+    section: EvaluateSection,
+    *,
+    reference: Choice[NDArray[np.float32] | None],
+    leaked: NDArray[np.bool_] | None = None,
 ) -> Calibration:
     """Fit what a recipe asks for on what the network said of the validation images.
 
@@ -40,11 +44,14 @@ def fit_calibration(
         outputs: With logits, and with features where there is a reference.
         section: What is asked for.
         reference: (M, D) features of training photos, or None and why there are none.
+        leaked: (N,) whether an image stands in training as well: of those the network is too sure,
+            and nothing is fitted on them. None where none does.
 
     Returns:
         Each value with its reason; None where it is not asked for or cannot be fitted.
     """
-    scored = is_scored(outputs)
+    new = np.ones(len(outputs.labels), bool) if leaked is None else ~leaked
+    scored = is_scored(outputs) & new
     if outputs.logits is None:
         raise ValueError("a calibration is fitted on logits, and these outputs have none")
     logits, labels = outputs.logits[scored], outputs.labels[scored]
@@ -61,7 +68,10 @@ def fit_calibration(
     conformal: Choice[float | None] = Choice(None, _NOT_ASKED)
     if section.conformal_coverage is not None:
         conformal = choose_set_threshold(probs, labels, coverage=section.conformal_coverage)
-    novelty = _novelty(outputs, reference)
+    novelty: Choice[Novelty | None] = Choice(None, reference.reason)
+    if reference.value is not None and outputs.features is not None:
+        num_classes = len(outputs.classes)
+        novelty = fit_novelty(reference.value, outputs.features[new], num_classes=num_classes)
     return Calibration(
         temperature=temperature.value,
         reject_at_precision=section.reject_at_precision,
@@ -76,13 +86,3 @@ def fit_calibration(
             "novelty_threshold": novelty.reason,
         },
     )
-
-
-def _novelty(
-    outputs: Outputs, reference: Choice[NDArray[np.float32] | None]
-) -> Choice[Novelty | None]:
-    """Fit the novelty on the features of validation, labelled or not."""
-    if reference.value is None or outputs.features is None:
-        return Choice(None, reference.reason)
-    num_classes = len(outputs.classes)
-    return fit_novelty(reference.value, outputs.features, num_classes=num_classes)

@@ -6,8 +6,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from finetune.data.groups import dependence_note
-from finetune.data.leaks import leak_warnings
+from finetune.data.leaks import are_leaked, leak_warnings
 from finetune.errors import RecipeError
 from finetune.evaluate.evaluate import evaluate
 from finetune.evaluate.fitting import fit_calibration
@@ -21,7 +23,6 @@ from finetune.train.events import progress_events
 from finetune.types import Choice
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from finetune.data.kept import KeptViews
@@ -74,9 +75,9 @@ def evaluate_parts(
         outputs, speed = work.predict(bundle, "val", keeps_features=reason is None)
         speeds.append(speed)
         reference = work.reference(bundle, reason)
-        bundle = add_calibration(
-            bundle, fit_calibration(outputs, recipe.evaluate, reference=reference)
-        )
+        leaked = np.array(are_leaked(index, "val"))
+        calibration = fit_calibration(outputs, recipe.evaluate, reference=reference, leaked=leaked)
+        bundle = add_calibration(bundle, calibration)
         results["val"] = work.score(bundle.calibration.applied(outputs), "val")
     if index.part("test"):
         outputs, speed = work.predict(bundle, "test")

@@ -7,6 +7,8 @@ head is the parameters of `get_classifier()`, nothing else, and always the last 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -27,6 +29,7 @@ def describe_parameters(network: Network) -> tuple[ParamInfo, ...]:
     """Describe each parameter once, in the network's own order: name, depth, block, kind."""
     head = {id(parameter) for module in network.head_modules() for parameter in module.parameters()}
     norms = _norm_parameters(network)
+    undecayed = _undecayed(network)
     coarse = _groups(network.backbone, coarse=True)
     fine = _groups(network.backbone, coarse=False)
     depth = _renumber(network, coarse, head)
@@ -42,6 +45,7 @@ def describe_parameters(network: Network) -> tuple[ParamInfo, ...]:
             is_norm=id(parameter) in norms,
             ndim=parameter.ndim,
             depth_name=_depth_name(depth.get(name), is_head=id(parameter) in head),
+            is_undecayed=name in undecayed,
         )
         for name, parameter in network.named_parameters()
     )
@@ -76,6 +80,16 @@ def _norm_parameters(network: nn.Module) -> set[int]:
         for module in network.modules()
         if is_batch_norm(module) or any(word in type(module).__name__ for word in _NORM_WORDS)
         for parameter in module.parameters(recurse=False)
+    }
+
+
+def _undecayed(network: Network) -> set[str]:
+    """Name the parameters that the architecture itself leaves out of weight decay."""
+    patterns: Iterable[str] = getattr(network.backbone, "no_weight_decay", tuple)()
+    return {
+        network.backbone_prefix + name
+        for name, _ in network.backbone.named_parameters()
+        if any(fnmatchcase(name, pattern) for pattern in patterns)  # as timm's optimisers do
     }
 
 

@@ -45,9 +45,12 @@ _MOST_VIEWS = 4  # as accurate as views drawn anew in each epoch: docs/benchmark
 _WORTH_ROUNDING = 1.5  # times; bf16 moves features by a tenth; docs/benchmarks/frozen.json
 _LAYER_DECAY = {
     "conv": (1.0, "a convolutional network with batch normalisation: every depth at the full rate"),
-    "convnext": (0.9, "a convolutional network with layer normalisation: 0.9, as AutoGluon ships"),
-    "hybrid": (0.9, "convolutions and attention: 0.9, as AutoGluon ships"),
-    "vit": (0.75, "a vision transformer: 0.75, as BEiT fine-tunes (2106.08254)"),
+    "convnext": (
+        0.9,
+        "a convolutional network with layer normalisation: 0.9 a depth, as AutoGluon ships",
+    ),
+    "hybrid": (0.9, "convolutions and attention: 0.9 a depth, as AutoGluon ships"),
+    "vit": (0.75, "a vision transformer: 0.75 a depth, as BEiT a block (2106.08254)"),
 }
 _RESIZE: dict[str, ResizeMode] = {"center": "crop", "border": "pad", "squash": "squash"}
 

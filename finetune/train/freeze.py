@@ -8,10 +8,11 @@ the statistics of its batches only where its own scale is trained and the stage 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import torch
 from torch import nn
 
 from finetune.errors import Problem, RecipeError
@@ -22,7 +23,7 @@ from finetune.types import ParamInfo, ParamRule
 if TYPE_CHECKING:
     from finetune.components.policies import FreezePolicy
 
-__all__ = ["Freezing", "audit", "freeze", "lacks_images", "set_modes"]
+__all__ = ["Freezing", "audit", "freeze", "lacks_images", "set_modes", "statistics_kept"]
 
 BatchNormMode = Literal["trained", "frozen"]
 
@@ -100,6 +101,23 @@ def set_modes(network: nn.Module, batch_norm: BatchNormMode = "trained") -> None
 def lacks_images(error: Exception) -> bool:
     """Whether a normalisation refused a batch of one image, which has no statistics of a batch."""
     return isinstance(error, ValueError) and "Expected more than 1 value per channel" in str(error)
+
+
+def statistics_kept(network: nn.Module) -> Callable[[], None]:
+    """Give what puts the statistics that batches move back to what they are now."""
+    moved = [
+        (values, values.clone())
+        for module in network.modules()
+        if is_batch_norm(module) and module.training
+        for values in module.buffers(recurse=False)
+    ]
+
+    @torch.no_grad()
+    def restore() -> None:
+        for values, before in moved:
+            values.copy_(before)
+
+    return restore
 
 
 def audit(network: nn.Module, freezing: Freezing, rates: dict[str, float]) -> tuple[AuditRow, ...]:

@@ -21,6 +21,7 @@ from finetune.train.checkpoint import Keeper
 from finetune.train.events import FrozenLayers, Warned, progress_events
 from finetune.train.freeze import Freezing
 from finetune.train.loop import EpochSeed, Stepper, Tally, train_epoch, validate
+from finetune.train.loss import CrossEntropy, balanced_weights
 from finetune.train.mixing import make_mix
 from finetune.train.once import Once, compute_once
 from finetune.train.optim import make_optimizer, make_schedule
@@ -233,14 +234,11 @@ def _ready_for(session: Session) -> Callable[[Crossing], Crossing]:
     return lambda crossing: tuple(map(torch.Tensor.float, crossing)) if is_exact else crossing
 
 
-def _make_loss(session: Session) -> nn.Module:
+def _make_loss(session: Session) -> CrossEntropy:
     """Cross entropy, smoothed and weighted as the recipe says."""
     training, counts = session.recipe.training, session.inputs.counts
-    weight = None
-    if training.class_weights == "balanced":
-        balance = counts.sum() / (len(counts) * np.maximum(counts, 1))  # scikit-learn's "balanced"
-        weight = torch.as_tensor(balance, dtype=torch.float32)
-    return nn.CrossEntropyLoss(weight=weight, label_smoothing=training.label_smoothing)
+    weights = balanced_weights(counts) if training.class_weights == "balanced" else None
+    return CrossEntropy(weights, label_smoothing=training.label_smoothing)
 
 
 def _make_ema(session: Session) -> Any:

@@ -24,11 +24,14 @@ class Features:
         values: (N, D) float32.
         labels: (N,) int64 class indices.
         units: (N,) numbers of what is held out together; None where each image is by itself.
+        are_learned: Whether what gave the features has learned from these images: those held out
+            look easier then than new ones are.
     """
 
     values: NDArray[np.float32]
     labels: NDArray[np.int64]
     units: NDArray[np.int64] | None = None
+    are_learned: bool = False
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -36,7 +39,7 @@ class Features:
     def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> Features:
         """Give some of the images: a view for a slice, a copy for indices."""
         units = None if self.units is None else self.units[rows]
-        return Features(self.values[rows], self.labels[rows], units)
+        return Features(self.values[rows], self.labels[rows], units, self.are_learned)
 
 
 @dataclass(frozen=True, slots=True)

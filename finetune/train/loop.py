@@ -24,7 +24,7 @@ from finetune.errors import TrainingError, join_names
 from finetune.model.depth import is_batch_norm
 from finetune.runtime.seeds import derive_seed
 from finetune.runtime.space import in_pieces, is_lack_of_memory
-from finetune.train.freeze import BatchNormMode, lacks_images, set_modes
+from finetune.train.freeze import BatchNormMode, lacks_images, set_modes, statistics_kept
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -152,23 +152,25 @@ class _Group:
 
     Attributes:
         batches: Positions of the images of each.
-        masses: What each counts in the mean of all.
         losses: The mean loss of each.
     """
 
     batches: list[list[int]] = field(default_factory=list)
-    masses: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
-    def add(self, positions: list[int], mass: float, loss: float) -> None:
+    @property
+    def num_images(self) -> int:
+        """Images of all batches."""
+        return sum(map(len, self.batches))
+
+    def add(self, positions: list[int], loss: float) -> None:
         """Take note of a batch."""
         self.batches.append(positions)
-        self.masses.append(mass)
         self.losses.append(loss)
 
-    def scale(self, mass: float) -> float:
+    def scale(self, num_images: int) -> float:
         """Give what a further batch counts beside the first, by which gradients are weighed."""
-        return mass / self.masses[0] if self.masses else 1.0
+        return num_images / len(self.batches[0]) if self.batches else 1.0
 
 
 def train_epoch(
@@ -239,22 +241,17 @@ def _probabilities(stepper: Stepper, network: nn.Module, images: Any, rows: slic
 
 def _add(stepper: Stepper, group: _Group, batch: Batch, at: StepSeed, tally: Tally) -> None:
     """Add a batch to those of a step, or leave it out where its loss is not finite."""
-    mass, positions = _mass(stepper, batch[1]), batch[2].tolist()
-    loss = _backward(stepper, batch, at, tally, scale=group.scale(mass))
+    positions = batch[2].tolist()
+    restore = statistics_kept(stepper.network) if stepper.max_skipped else None
+    loss = _backward(stepper, batch, at, tally, scale=group.scale(len(positions)))
     if math.isfinite(loss):
-        group.add(positions, mass, loss)
+        group.add(positions, loss)
         return
+    if restore is not None:
+        restore()
     if tally.num_pieces > 1:  # some of it may have been added; it is the only batch of its step
         stepper.optimizer.zero_grad()
     _leave_out(stepper, _Group([positions]), at, tally, f"the loss is {loss}")
-
-
-def _mass(stepper: Stepper, labels: torch.Tensor) -> float:
-    """Give what a batch counts beside others of its step: its images, weighed as the loss does."""
-    weights = getattr(stepper.loss, "weight", None)
-    if weights is None or stepper.mix is not None:
-        return float(len(labels))
-    return float(weights[labels].sum())
 
 
 def _end_group(stepper: Stepper, group: _Group, at: StepSeed, tally: Tally) -> None:
@@ -265,7 +262,11 @@ def _end_group(stepper: Stepper, group: _Group, at: StepSeed, tally: Tally) -> N
         stepper.optimizer.zero_grad()
         _leave_out(stepper, group, at, tally, "the gradient is not finite")
         return
-    tally.num_steps += _step(stepper)
+    if _step(stepper):
+        tally.num_steps += 1
+    elif stepper.accelerator.scaler.get_scale() < 1:  # halved from 65,536: it is not the overflow
+        _leave_out(stepper, group, at, tally, "the gradient is not finite at any scale")
+        return
     for positions, loss in zip(group.batches, group.losses, strict=True):
         tally.num_images += len(positions)
         tally.loss_sum += loss * len(positions)
@@ -306,13 +307,10 @@ def _pieces(stepper: Stepper, batch: Batch, number: int) -> Iterator[Piece]:
     if number == 1:
         yield Piece(inputs, targets, 1.0)
         return
-    weights = getattr(stepper.loss, "weight", None)
-    mass = torch.ones(len(targets)) if weights is None or targets.ndim > 1 else weights[targets]
     # The last batch of an epoch may have fewer images than there are pieces: none is left empty.
     pieces = min(number, _most_pieces(stepper, len(targets)))
     for rows in torch.arange(len(targets), device=targets.device).tensor_split(pieces):
-        some = _rows(inputs, rows)
-        yield Piece(some, targets[rows], float(mass[rows.to(mass.device)].sum() / mass.sum()))
+        yield Piece(_rows(inputs, rows), targets[rows], len(rows) / len(targets))
 
 
 def _most_pieces(stepper: Stepper, num_images: int) -> int:
@@ -343,7 +341,7 @@ def _clip(stepper: Stepper, group: _Group) -> bool:
     """
     accelerator = stepper.accelerator
     # Accelerate divides by the batches of a full group, whatever their images and their number.
-    share = accelerator.gradient_accumulation_steps * group.masses[0] / sum(group.masses)
+    share = accelerator.gradient_accumulation_steps * len(group.batches[0]) / group.num_images
     if share != 1:
         for parameter in stepper.network.parameters():
             if parameter.grad is not None:
@@ -369,17 +367,18 @@ def _leave_out(stepper: Stepper, group: _Group, at: StepSeed, tally: Tally, what
     stepper.warn(f"{what} {where}; {left_out} left out; {images}")
 
 
-def _step(stepper: Stepper) -> int:
-    """Step the optimiser; give the number of steps made."""
+def _step(stepper: Stepper) -> bool:
+    """Step the optimiser; say whether it did, since a scaler skips what overflows in fp16."""
     accelerator = stepper.accelerator
     stepper.optimizer.step()
     stepper.optimizer.zero_grad()
-    if not accelerator.optimizer_step_was_skipped:
+    is_made = not accelerator.optimizer_step_was_skipped
+    if is_made:
         stepper.schedule.step()
     if stepper.ema is not None:
         # timm warms up by the step that it is told; untold it would average from the start.
         stepper.ema.update(stepper.averaged, step=stepper.schedule.last_epoch)
-    return 1
+    return is_made
 
 
 def _one_image(at: StepSeed) -> TrainingError:

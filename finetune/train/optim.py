@@ -25,7 +25,8 @@ __all__ = ["learning_rates", "make_optimizer", "make_schedule", "schedule_factor
 def learning_rates(freezing: Freezing, *, lr: float, layer_decay: float) -> dict[str, float]:
     """Give each trained parameter its final rate: lr · scale · layer_decay^(depths from the head).
 
-    The law is BEiT's and ELECTRA's (2106.08254, 2003.10555); the head has the full rate.
+    The law is BEiT's and ELECTRA's (2106.08254, 2003.10555); the head has the full rate. Depths are
+    timm's coarse groups: the blocks of a plain transformer, but the stages of one that has stages.
     """
     last = max(param.depth for param in freezing.params)
     return {

@@ -135,23 +135,36 @@ def _search(
 ) -> tuple[float, LinearModel | None, str]:
     """Choose the penalty; give it, a model that was fitted with it, and how it was chosen.
 
-    Where so many classes are balanced in the fit, they are in what it is judged by.
+    Where so many classes are balanced in the fit, they are in what it is judged by. Weaker
+    penalties cost more iterations, so the search ends where they no longer help.
     """
-    if len(val) >= MIN_VALIDATION:
-        known = np.flatnonzero(np.isin(val.labels, train.labels))
-        pairs: Iterable[tuple[Features, Features]] = [(train, val[known])]
-        reason = f"least log loss on {len(val):,} validation images"
-    else:
-        splits, reason = _splits(train)
-        pairs = ((train[fit], train[held]) for fit, held in splits)
-    searched = [
-        _losses(make, fit, held, _balance(held.labels, num_balanced)) for fit, held in pairs
-    ]
-    if not searched:
+    pairs, reason = _held_out(train, val)
+    if not pairs:
         return MIDDLE, None, reason
-    best = int(np.argmin(np.mean([losses for losses, _ in searched], axis=0)))
-    models = searched[-1][1]
-    return PENALTIES[best], models[best] if best < len(models) else None, reason
+    weights = [_balance(held.labels, num_balanced) for _, held in pairs]
+    paths = [make(fit).path(PENALTIES) for fit, _ in pairs]
+    losses: list[float] = []
+    models: list[LinearModel] = []
+    for fitted in zip(*paths, strict=True):  # one penalty after the other, in all folds
+        judged = zip(fitted, pairs, weights, strict=True)
+        losses.append(float(np.mean([model.log_loss(held, w) for model, (_, held), w in judged])))
+        models.append(fitted[-1])
+        if len(losses) - 1 - int(np.argmin(losses)) >= NUM_WORSE:
+            break
+    best = int(np.argmin(losses))
+    return PENALTIES[best], models[best], reason
+
+
+def _held_out(train: Features, val: Features) -> tuple[list[tuple[Features, Features]], str]:
+    """Give what is fitted with what it is judged by, and which images those are.
+
+    Training images that the network has learned from are no judges; a small validation part is.
+    """
+    known = np.flatnonzero(np.isin(val.labels, train.labels))
+    if len(val) >= MIN_VALIDATION or (train.are_learned and len(known)):
+        return [(train, val[known])], f"least log loss on {len(val):,} validation images"
+    splits, reason = _splits(train)
+    return [(train[fit], train[held]) for fit, held in splits], reason
 
 
 def _balance(
@@ -161,27 +174,6 @@ def _balance(
     if num_classes is None:
         return None
     return 1 / np.maximum(1, np.bincount(labels, minlength=num_classes))
-
-
-def _losses(
-    make: _MakeSolver,
-    train: Features,
-    held: Features,
-    weights: NDArray[np.floating[Any]] | None,
-) -> tuple[NDArray[np.float64], list[LinearModel]]:
-    """Log loss of each penalty on what is held out, and the models fitted, from strong to weak.
-
-    Weaker penalties cost more iterations, so the search ends where they no longer help; what was
-    not tried is infinite.
-    """
-    losses = np.full(len(PENALTIES), np.inf)
-    models = []
-    for position, model in enumerate(make(train).path(PENALTIES)):
-        models.append(model)
-        losses[position] = model.log_loss(held, weights)
-        if position - int(np.argmin(losses)) >= NUM_WORSE:
-            break
-    return losses, models
 
 
 def _splits(train: Features) -> tuple[Sequence[_Split], str]:

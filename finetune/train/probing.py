@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -47,7 +48,7 @@ def fit_stage(session: Session, stage: ResolvedStage) -> str:
     training = session.recipe.training
     balanced = training.class_weights == "balanced" or training.sampler == "balanced"
     probe = fit_probe(
-        train,
+        replace(train, are_learned=session.num_steps > 0),
         val,
         num_classes=len(inputs.counts),
         balanced=balanced,

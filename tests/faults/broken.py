@@ -9,6 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from finetune.train.loss import CrossEntropy
+
 LARGEST_BATCH = 4  # images for which the memory of the broken machine suffices
 FIRST_BAD_STEP = 30  # in the second epoch of the stage that trains everything
 
@@ -31,20 +33,18 @@ def lack_memory() -> None:
 
 def lose_numbers() -> None:
     """Let the loss become NaN in the middle of the last stage."""
-    compute = nn.CrossEntropyLoss.forward
+    compute = CrossEntropy.forward
     count = 0
 
-    def forward(
-        self: nn.CrossEntropyLoss, input: torch.Tensor, target: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self: CrossEntropy, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         nonlocal count
-        loss = compute(self, input, target)
+        loss = compute(self, logits, targets)
         if not torch.is_grad_enabled():
             return loss
         count += 1
         return loss * float("nan") if count > FIRST_BAD_STEP else loss
 
-    nn.CrossEntropyLoss.forward = forward  # type: ignore[method-assign]
+    CrossEntropy.forward = forward  # type: ignore[method-assign]
 
 
 BREAKS: dict[str, Callable[[], None]] = {"memory": lack_memory, "loss": lose_numbers}

@@ -1,5 +1,7 @@
 """What each form of `train:` lets learn, and what a person reads who writes none of them."""
 
+from dataclasses import replace
+
 import pytest
 from pydantic import TypeAdapter
 
@@ -129,6 +131,11 @@ def test_weights_of_several_dimensions_decay_and_nothing_else():
     decayed = [rule.name for rule in read("all").rules(PARAMS) if rule.decay]
     assert decayed == [one.name for one in PARAMS if one.name.endswith("weight") and one.ndim > 1]
     assert "stem.norm.weight" not in decayed
+
+
+def test_what_an_architecture_leaves_out_of_weight_decay_is_left_out():
+    table = replace(param("blocks.0.attn.table", depth=1, block=1), is_undecayed=True)
+    assert [rule.decay for rule in read("all").rules([*PARAMS[:1], table])] == [True, False]
 
 
 def test_more_blocks_than_there_are_let_everything_learn():

@@ -69,6 +69,28 @@ def test_where_no_image_can_be_read_nothing_is_promised():
     )  # fmt: skip
 
 
+def test_nothing_is_fitted_on_images_that_stand_in_training_as_well():
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(200, 8)).astype(np.float32)
+    said = said_of(200)
+    parts = [
+        Outputs(
+            said.names[rows], said.labels[rows], said.probs[rows], CLASSES,
+            logits=said.logits[rows], features=features[rows],
+        )
+        for rows in (slice(None), slice(100))
+    ]  # fmt: skip
+    found = generator.normal(size=(30, 8)).astype(np.float32)
+    reference = Choice(found, "training photos")
+    leaked = np.arange(200) >= 100
+    fitted = fit_calibration(parts[0], ALL, reference=reference, leaked=leaked)
+    without = fit_calibration(parts[1], ALL, reference=reference)
+    assert fitted.to_document() == without.to_document()
+    assert fitted.novelty.threshold == without.novelty.threshold
+    whole = fit_calibration(parts[0], ALL, reference=reference)
+    assert fitted.to_document() != whole.to_document()
+
+
 def test_novelty_is_fitted_on_the_features_of_validation():
     generator = np.random.default_rng(0)
     val = said_of(40)

@@ -44,6 +44,21 @@ def test_batch_norm_parameters_are_norms(make_network: MakeNetwork) -> None:
     assert not params["backbone.layer1.0.conv1.weight"].is_norm
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("test_vit", {"backbone.cls_token", "backbone.pos_embed"}),
+        ("coat_tiny", {f"backbone.cls_token{number}" for number in (1, 2, 3, 4)}),
+        ("test_resnet", set()),
+    ],
+)
+def test_what_an_architecture_leaves_out_of_weight_decay_is_known(
+    make_network: MakeNetwork, name: str, expected: set[str]
+) -> None:
+    params = describe_parameters(make_network(name))
+    assert {param.name for param in params if param.is_undecayed} == expected
+
+
 def test_own_head_is_the_head(make_network: MakeNetwork) -> None:
     params = describe_parameters(make_network("test_resnet", head=MlpHead(hidden=8)))
     assert all(param.is_head == param.name.startswith("head.") for param in params)

@@ -1,6 +1,7 @@
 """An epoch of steps: batches that memory cannot hold, losses that are no numbers."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from finetune.errors import TrainingError
 from finetune.train.loop import EpochSeed, Stepper, Tally, train_epoch
+from finetune.train.loss import CrossEntropy
 
 NUM_IMAGES, BATCH_SIZE = 24, 8
 SEED = EpochSeed(seed=0, stage_index=1, epoch=2, stage="full")
@@ -66,7 +68,7 @@ def make_stepper(warnings: list[str]) -> MakeStepper:
             network=prepared,
             optimizer=prepared_optimizer,
             schedule=LambdaLR(optimizer, lambda step: 1.0),
-            loss=nn.CrossEntropyLoss(weight=weight, label_smoothing=0.1),
+            loss=CrossEntropy(weight, label_smoothing=0.1),
             normalize=lambda images: images,
             names=[f"{number}.jpg" for number in range(NUM_IMAGES)],
             warn=warnings.append,
@@ -231,6 +233,58 @@ def test_as_many_batches_as_allowed_are_left_out_and_named(
     data.tensors[0][20] = float("inf")
     with pytest.raises(TrainingError, match="step 3"):
         train_epoch(replace(make_stepper(), max_skipped=1), loader(data), SEED, tally=Tally())
+
+
+def test_a_batch_that_is_left_out_moves_no_statistics(
+    make_stepper: MakeStepper, data: TensorDataset
+) -> None:
+    data.tensors[0][10] = float("nan")
+    clean = TensorDataset(*(torch.cat([part[:8], part[16:]]) for part in data.tensors))
+    without, leaving_out = (
+        normalised(replace(make_stepper(), max_skipped=number)) for number in (0, 1)
+    )
+    for stepper, photos in ((leaving_out, data), (without, clean)):
+        train_epoch(stepper, loader(photos), SEED, tally=Tally())
+    found, expected = (dict(stepper.network.named_buffers()) for stepper in (leaving_out, without))
+    assert {name.rpartition(".")[2] for name in found} == {
+        "running_mean", "running_var", "num_batches_tracked",
+    }  # fmt: skip
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+class Scaler:
+    """What a scaler of fp16 says, on a machine without a GPU."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def scale(self, loss: torch.Tensor) -> torch.Tensor:
+        return loss
+
+    def unscale_(self, optimizer: object) -> None:
+        pass
+
+    def get_scale(self) -> float:
+        return self.factor
+
+
+@pytest.mark.parametrize(("scale", "max_skipped"), [(2.0, 0), (0.5, 3), (0.5, 2)])
+def test_steps_that_a_scaler_skips_do_not_count_and_end_the_run_where_no_scale_helps(
+    make_stepper: MakeStepper,
+    data: TensorDataset,
+    monkeypatch: pytest.MonkeyPatch,
+    scale: float,
+    max_skipped: int,
+) -> None:
+    stepper = replace(make_stepper(), max_skipped=max_skipped)
+    monkeypatch.setattr(type(stepper.accelerator), "optimizer_step_was_skipped", True)
+    monkeypatch.setattr(stepper.accelerator, "scaler", Scaler(scale))
+    tally = Tally()
+    ends = pytest.raises(TrainingError, match="is not finite at any scale in stage 'full'")
+    with ends if max_skipped == 2 else nullcontext():
+        train_epoch(stepper, loader(data), SEED, tally=tally)
+    assert tally.num_steps == 0
+    assert tally.num_skipped == (max_skipped if scale < 1 else 0)
 
 
 @pytest.mark.parametrize("num_last", [1, 2, 3])

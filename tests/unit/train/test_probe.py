@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
 from finetune.train.linear import Features, LinearModel
-from finetune.train.probe import fit_probe
+from finetune.train.probe import PENALTIES, fit_probe
 from finetune.train.solvers import SolverName
 
 
@@ -156,7 +158,7 @@ import sys
 import numpy as np
 import threadpoolctl
 from finetune.train.linear import Features
-from finetune.train.probe import fit_probe
+from finetune.train.probe import PENALTIES, fit_probe
 
 limits = threadpoolctl.threadpool_limits
 
@@ -256,3 +258,39 @@ def test_the_loss_may_weigh_classes() -> None:
     assert model.log_loss(features) == pytest.approx(plain)
     weighed = (np.log(4 / 3) + np.log(4)) / 2
     assert model.log_loss(features, np.array([1.0, 3.0])) == pytest.approx(weighed)
+
+
+@pytest.mark.parametrize(
+    ("num_images", "width", "num_wrong", "seed"), [(40, 12, 4, 2), (60, 4, 3, 15)]
+)
+def test_the_search_ends_where_all_folds_together_are_worse(
+    num_images: int, width: int, num_wrong: int, seed: int
+) -> None:
+    # Of folds with wrong labels one has its least loss early, and others are still getting better.
+    generator = np.random.default_rng(seed)
+    labels = np.arange(num_images) % 2
+    values = generator.normal(size=(2, width))[labels] + generator.normal(size=(num_images, width))
+    wrong = generator.choice(num_images, num_wrong, replace=False)
+    labels[wrong] = 1 - labels[wrong]
+    train = Features(values.astype(np.float32), labels)
+    probe = fit_probe(train, no_features(width), num_classes=2, solver="scikit-learn")
+
+    order = np.random.default_rng(0).permutation(num_images)  # the probe's own
+    scaled, shuffled = StandardScaler().fit_transform(train.values)[order], labels[order]
+    losses = np.zeros(len(PENALTIES))
+    for fit, held in StratifiedKFold(5).split(scaled, shuffled):
+        for position, penalty in enumerate(PENALTIES):
+            model = LogisticRegression(C=1 / (penalty * len(fit)), max_iter=1000)
+            probs = model.fit(scaled[fit], shuffled[fit]).predict_proba(scaled[held])
+            losses[position] += log_loss(shuffled[held], probs) / 5
+    best = PENALTIES[int(losses.argmin())]
+    assert probe.strength == pytest.approx(1 / (best * num_images))
+
+
+def test_images_that_the_network_has_learned_from_do_not_judge_the_strength() -> None:
+    train = make_features(60, num_classes=3, width=5)
+    val = make_features(9, num_classes=3, width=5, seed=1)
+    probe = fit_probe(replace(train, are_learned=True), val, num_classes=3)
+    assert probe.reason == "least log loss on 9 validation images"
+    without = fit_probe(replace(train, are_learned=True), no_features(5), num_classes=3)
+    assert without.reason.startswith("least log loss over")
