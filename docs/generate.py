@@ -23,6 +23,7 @@ CHECK = ROOT / "docs/benchmarks/check.json"
 BACKBONES = ROOT / "docs/benchmarks/backbones.json"
 TUNING = ROOT / "docs/benchmarks/tuning.json"
 SPEED = ROOT / "docs/benchmarks/speed.json"
+SPEED_BEFORE = ROOT / "docs/benchmarks/speed_before.json"
 RESULTS = ROOT / "docs/benchmarks/default.json"  # of the table in the README
 _PART = re.compile(
     r"(?P<open><!-- generated: (?P<name>\S+) -->\n).*?(?P<close><!-- end of generated -->)",
@@ -280,22 +281,32 @@ def tuning() -> str:
 
 def speed() -> str:
     """Show each job's medians: seconds, ratios to the fastest peer and floor, memory, accuracy."""
-    if not SPEED.is_file():
+    return _speed(SPEED, "##")
+
+
+def speed_before() -> str:
+    """Show the same of earlier states of the code, where all four peers took part."""
+    return _speed(SPEED_BEFORE, "###")
+
+
+def _speed(file: Path, heading: str) -> str:
+    """Show the medians of one file of measurements, a table for each job."""
+    if not file.is_file():
         return "No figures are recorded yet."
-    recorded = json.loads(SPEED.read_text(encoding="utf-8"))
+    recorded = json.loads(file.read_text(encoding="utf-8"))
     commits = dict.fromkeys(
         f"`{row['commit']}`" + (f" on {on}" if (on := row.get("instructions")) else "")
         for row in recorded["rows"]
     )
     made = f"{recorded['device']}; {recorded['backbone']}; commit {', '.join(commits)}; "
-    parts = ["\n".join(_command(recorded)), f"{made}raw figures: `{SPEED.name}`."]
+    parts = ["\n".join(_command(recorded)), f"{made}raw figures: `{file.name}`."]
     for job in dict.fromkeys(row["job"] for row in recorded["summary"]):
         rows = [row for row in recorded["summary"] if row["job"] == job]
         names = ["photos", "contender", "rounds", "process s", "loop s", "process, times less"]
         names += ["loop, times less", "process, of the floor", "loop, of the floor"]
         names += ["processor s", "MiB", "accuracy (range)", "drift", "learning"]
         lines = [*_table_head(names), *(f"| {' | '.join(_speed_cells(row))} |" for row in rows)]
-        parts += [f"## {job}", "\n".join(lines)]
+        parts += [f"{heading} {job}", "\n".join(lines)]
     return "\n\n".join(parts)
 
 
@@ -432,6 +443,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "recipe": recipe,
     "results": results,
     "speed": speed,
+    "speed_before": speed_before,
     "tuning": tuning,
 }
 

@@ -1,7 +1,7 @@
 """Run one process to its end and measure all of it: seconds, processor seconds, peak memory.
 
 Memory is that of the whole tree of processes at one moment, pages that several share counted once
-(PSS on Linux, resident pages elsewhere), looked at four times a second.
+(PSS on Linux, resident pages elsewhere), looked at four times a second at most.
 """
 
 import contextlib
@@ -17,7 +17,10 @@ import psutil
 
 __all__ = ["Failed", "Usage", "run_watched"]
 
-INTERVAL_SECONDS = 0.25  # a look takes some milliseconds a process
+INTERVAL_SECONDS = 0.25
+# Of one core, so that what measures does not slow what is measured, and one of many processes no
+# more than a bare loop: a look takes some milliseconds a process.
+LARGEST_SHARE = 0.02
 
 
 class Failed(RuntimeError):
@@ -83,8 +86,11 @@ class _Memory(threading.Thread):
         self._over = threading.Event()
 
     def run(self) -> None:
-        while not self._over.wait(INTERVAL_SECONDS):
+        cost = 0.0
+        while not self._over.wait(max(INTERVAL_SECONDS, cost / LARGEST_SHARE)):
+            started = time.perf_counter()
             self.peak_bytes = max(self.peak_bytes, self._look())
+            cost = time.perf_counter() - started
 
     def stop(self) -> None:
         """End, and wait for it."""
