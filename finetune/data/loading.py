@@ -10,7 +10,8 @@
 import errno
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ __all__ = [
     "ViewImages",
     "killed_workers_named",
     "make_loader",
+    "make_pass",
     "require_shared_memory",
 ]
 
@@ -277,7 +279,7 @@ def make_loader(
     """
     num_samples = len(dataset)  # type: ignore[arg-type]
     is_single = num_samples > 1 and num_samples % batch_size == 1
-    workers = min(workers, available_cpus()) if getattr(dataset, "num_decoded", num_samples) else 0
+    workers = min(workers, available_cpus()) if _num_decoded(dataset) else 0
     require_shared_memory(workers)
     return DataLoader(
         dataset,
@@ -293,6 +295,40 @@ def make_loader(
         # Its own, since DataLoader draws from the process's generator at each pass otherwise.
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def make_pass(
+    dataset: Dataset[Any], *, batch_size: int, workers: int, device: str = "cpu"
+) -> Iterable[Any]:
+    """Make the batches of one look at a data set, in its order, decoded ahead of their use.
+
+    Args:
+        dataset: As `make_loader` takes it.
+        batch_size: Images a batch.
+        workers: Processes that decode. Instead of a single one a thread of this process does so:
+            decoding leaves the interpreter to others, and nothing is forked.
+        device: A torch device string.
+    """
+    is_thread = workers == 1 and _num_decoded(dataset) > 0
+    loader = make_loader(
+        dataset, batch_size=batch_size, workers=0 if is_thread else workers, device=device
+    )
+    return _Ahead(loader) if is_thread else loader
+
+
+class _Ahead:
+    """Batches of a loader, the next of which a thread makes while one is used."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._loader = loader
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self._loader)
+        with ThreadPoolExecutor(1) as pool:
+            coming = pool.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                coming = pool.submit(next, batches, None)
+                yield batch
 
 
 def require_shared_memory(workers: int) -> None:
@@ -331,6 +367,12 @@ def killed_workers_named() -> Iterator[None]:
         raise FinetuneError(
             "there is no room left in /dev/shm for processes that decode", hint=_WITHOUT_WORKERS
         ) from error
+
+
+def _num_decoded(dataset: Any) -> int:
+    """Count the images that have to be decoded in a pass."""
+    number: int = getattr(dataset, "num_decoded", len(dataset))
+    return number
 
 
 def _labels(samples: Sequence[Sample], classes: Sequence[str]) -> list[int]:

@@ -16,7 +16,7 @@ import torch
 
 from finetune.components.pixels import MAX_PIXELS
 from finetune.data.decode import decode
-from finetune.data.loading import EvalImages, killed_workers_named, make_loader
+from finetune.data.loading import EvalImages, killed_workers_named, make_pass
 from finetune.model.family import describe_backbone
 from finetune.model.fuse import fused
 from finetune.model.parts import digest_of
@@ -125,7 +125,7 @@ class _Pass:
             reduction=preprocessing.reduction,
         )
         views = EvalImages(samples, preprocessing.transform(), (), read, kept=self.kept)
-        loader = make_loader(
+        loader = make_pass(
             views,
             batch_size=options.batch_size,
             workers=options.workers if samples else 0,

@@ -19,7 +19,7 @@ import torch
 from torch.utils.data import Dataset
 
 from finetune.data.decode import UnreadableImageError, decode, to_image
-from finetune.data.loading import killed_workers_named, make_loader
+from finetune.data.loading import killed_workers_named, make_pass
 from finetune.model.family import find_family
 from finetune.model.fuse import fused
 from finetune.model.looks import measure_looks
@@ -61,7 +61,8 @@ class InferenceOptions:
     Attributes:
         device: A torch device string.
         batch_size: Images at a time.
-        workers: Processes that decode; 0 decodes in this one.
+        workers: Processes that decode; a single one is a thread of this process, 0 decodes between
+            batches.
         max_pixels: Images with more pixels are not decoded; None takes the limit of the run.
         precision: Of the network's layers, where autocast of torch allows it.
         keeps_features: Whether what enters the head is kept in the outputs.
@@ -200,7 +201,7 @@ class _Images(Dataset[Row]):
 def _loader(bundle: Bundle, items: Sequence[ImageLike], options: InferenceOptions) -> Any:
     """Load batches of (positions, uint8 images, reasons by position, sizes)."""
     dataset = _Images(items, bundle.preprocessing, options.max_pixels or bundle.max_pixels)
-    return make_loader(
+    return make_pass(
         dataset,
         batch_size=options.batch_size,
         workers=min(options.workers, len(items)),

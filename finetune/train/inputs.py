@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,7 +12,14 @@ import torch
 
 from finetune.components.augment import NoAugment
 from finetune.data.decode import decode
-from finetune.data.loading import EpochSampler, EvalImages, TrainImages, ViewImages, make_loader
+from finetune.data.loading import (
+    EpochSampler,
+    EvalImages,
+    TrainImages,
+    ViewImages,
+    make_loader,
+    make_pass,
+)
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,16 +47,16 @@ class Part:
         labels: (N,) int64 class indices.
         plain: The images as evaluation sees them.
         changed: The images to be augmented; None where they are not.
-        load: Makes the loader of some of their views.
+        load: Makes the batches of some of their views.
     """
 
     samples: tuple[Sample, ...]
     labels: torch.Tensor
     plain: EvalImages
     changed: TrainImages | None
-    load: Callable[[ViewImages], Loader]
+    load: Callable[[ViewImages], Iterable[Batch]]
 
-    def views(self, wanted: Sequence[tuple[int, int]]) -> Loader:
+    def views(self, wanted: Sequence[tuple[int, int]]) -> Iterable[Batch]:
         """Load some (position, view), in order: batches of images, views, and their numbers."""
         return self.load(ViewImages(self.plain, self.changed, wanted))
 
@@ -124,25 +131,19 @@ def make_inputs(
     sampler = _order(recipe, train, index.classes)
 
     load = partial(make_loader, batch_size=batch_size, workers=workers, device=device)
+    look = partial(make_pass, batch_size=batch_size, workers=workers, device=device)
     read_plain = partial(read, reduction=preprocessing.reduction)
 
     def part(samples: tuple[Sample, ...], changed: TrainImages | None = None) -> Part:
         transform = preprocessing.transform()
         plain = EvalImages(samples, transform, index.classes, read_plain, kept=kept)
-        return Part(samples, torch.tensor(plain.labels), plain, changed, load)
+        return Part(samples, torch.tensor(plain.labels), plain, changed, look)
 
     train_part, val_part = part(train, images), part(val) if val else None
     return Inputs(
         train_images=images,
         sampler=sampler,
-        train=make_loader(
-            images,
-            batch_size=batch_size,
-            workers=workers,
-            sampler=sampler,
-            drop_single=True,
-            device=device,
-        ),
+        train=load(images, sampler=sampler, drop_single=True),
         val=None if val_part is None else load(val_part.plain),
         counts=counts,
         num_val=len(val),

@@ -3,6 +3,8 @@
 import errno
 import random
 import sys
+import threading
+import time
 import warnings
 from dataclasses import replace
 from functools import partial
@@ -23,6 +25,7 @@ from finetune.data.loading import (
     EvalImages,
     TrainImages,
     make_loader,
+    make_pass,
 )
 from finetune.data.reading import LoadingError
 from finetune.errors import DataError, FinetuneError
@@ -88,6 +91,40 @@ def test_workers_change_nothing(samples, make):
     alone = gather(make_loader(make(samples), batch_size=5, workers=0))
     helped = gather(make_loader(make(samples), batch_size=5, workers=2))
     assert all(torch.equal(one, other) for one, other in zip(alone, helped, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_one_look_gives_the_same_whatever_decodes(samples, workers):
+    alone = gather(make_loader(evals(samples), batch_size=5, workers=0))
+    looked = gather(make_pass(evals(samples), batch_size=5, workers=workers))
+    assert all(torch.equal(one, other) for one, other in zip(alone, looked, strict=True))
+
+
+def test_a_single_worker_is_a_thread_that_is_one_batch_ahead(samples):
+    dataset, threads = evals(samples), []
+    decode_one = dataset.__getitem__
+    dataset_type = type(
+        "Watched",
+        (EvalImages,),
+        {"__getitem__": lambda self, row: threads.append(threading.get_ident()) or decode_one(row)},
+    )
+    dataset.__class__ = dataset_type
+    batches = iter(make_pass(dataset, batch_size=5, workers=1))
+    next(batches)
+    for _ in range(1000):
+        if len(threads) >= 10:
+            break
+        time.sleep(0.01)
+    assert len(threads) == 10
+    assert set(threads) != {threading.get_ident()}
+    batches.close()
+    assert not [one for one in threading.enumerate() if one.ident in threads]
+
+
+def test_an_error_of_the_thread_is_that_of_the_file(samples):
+    looked = make_pass(evals(samples, limit=10), batch_size=5, workers=1)
+    with pytest.raises(LoadingError, match=samples[0].name):
+        list(looked)
 
 
 def test_epochs_reach_workers_that_live_on(samples):

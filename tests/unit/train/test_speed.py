@@ -53,6 +53,22 @@ def test_network_is_measured_once_and_left_as_it_was(model: Model) -> None:
     assert all(value.equal(after[name]) for name, value in before.items())
 
 
+@pytest.mark.parametrize(("has_bf16", "rounds"), [(False, 2), (True, 3)])
+def test_one_round_is_enough_where_no_precision_is_chosen(
+    model: Model, monkeypatch: pytest.MonkeyPatch, has_bf16: bool, rounds: int
+) -> None:
+    monkeypatch.setattr("finetune.train.speed.may_compute", lambda *names: has_bf16)
+    timed: list[torch.dtype | None] = []
+
+    def time_training(network: object, images: object, precision: torch.dtype | None = None):
+        timed.append(precision)
+        return 1.0
+
+    monkeypatch.setattr("finetune.train.speed._time_training", time_training)
+    measure_speed(model, MACHINE, channels_last=True)
+    assert timed.count(None) == rounds
+
+
 def test_without_steps_no_step_is_measured(model: Model) -> None:
     speed = measure_speed(model, MACHINE, channels_last=True, is_trained=False)
     assert set(speed) - {"fused_bf16"} == {"fused"}
