@@ -2,9 +2,10 @@
 
     python tests/bench/packed.py --out docs/benchmarks/packed.json
 
-Each network has random weights, a head of ten classes and the layout that a run chooses for it; both
-passes take the same random images in turn. Images per second are medians of all rounds, `gain` is the
-median of the ratios within a round, `difference` the largest of a logit, as a share of the largest.
+Each network has random weights, a head of ten classes and the layout that a run chooses for it;
+both passes take the same random images in turn. Images per second are medians of all rounds, `gain`
+is the median of the ratios within a round, `difference` the largest of a logit, as a share of the
+largest.
 """
 
 import argparse
