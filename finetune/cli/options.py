@@ -91,7 +91,7 @@ Workers = Annotated[
         "--workers",
         metavar="N",
         min=0,
-        help="Processes that decode; 0 decodes without; by default by cores and images.",
+        help="Processes that decode; 1 is a thread, 0 is neither; by default by cores and images.",
     ),
 ]
 Model = Annotated[

@@ -2,7 +2,7 @@
 
 In a plain pass torch lays out the weights of each convolution anew, writes its values, reads them
 for the activation, and where padding is uneven ("same" padding of timm) copies the whole map first.
-Here weights are laid out when the network is made ready, the activation is computed on the way, and
+Here weights are laid out once for batches of one size, the activation is computed on the way, and
 a depthwise kernel grows by zeros in place of the copy. The operators are those that the inductor of
 torch.compile emits; for all that they do not cover the convolution runs as it is.
 """
@@ -20,7 +20,7 @@ from finetune.torchvision_ops import register_missing_ops
 
 __all__ = ["PackedConvolution", "can_pack", "pack"]
 
-_BATCH = 32  # what the layout is chosen for; another batch has the same answers
+_EVEN = (0, 0, 0, 0)
 # Exact types: a subclass may compute something else.
 _ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float]]] = {
     nn.Identity: ("none", []),
@@ -51,17 +51,11 @@ class PackedConvolution(nn.Module):
         self.convolution = convolution
         self.activation = activation
         self._size = tuple(input_shape[-2:])
-        weight, padding, self._before = _padded(convolution, self._size)
-        height, width = self._size
-        left, right, top, bottom = self._before
-        shape = [_BATCH, input_shape[1], top + height + bottom, left + width + right]
+        padding, self._before, self._growth = _padding(convolution, self._size)
         geometry = [*map(list, (padding, convolution.stride, convolution.dilation))]
-        operators: Any = torch.ops.mkldnn
-        self._weight = operators._reorder_convolution_weight(
-            weight, *geometry, convolution.groups, shape
-        )
-        name, scalars = _ACTIVATIONS[type(activation)]
-        self._arguments = (*geometry, convolution.groups, name, scalars, "")
+        self._geometry = (*geometry, convolution.groups)
+        self._activation = (*_ACTIVATIONS[type(activation)], "")
+        self._laid_out: tuple[int, torch.Tensor] | None = None
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Compute (B, D, H', W') of maps (B, C, H, W)."""
@@ -71,11 +65,27 @@ class PackedConvolution(nn.Module):
         if any(self._before):
             maps = nn.functional.pad(maps, self._before)
         maps = maps.contiguous(memory_format=torch.channels_last)
+        weight, bias = self._weight_for(maps), self.convolution.bias
         operators: Any = torch.ops.mkldnn
         values = operators._convolution_pointwise(
-            maps, self._weight, self.convolution.bias, *self._arguments
+            maps, weight, bias, *self._geometry, *self._activation
         )
         return values
+
+    def _weight_for(self, maps: torch.Tensor) -> torch.Tensor:
+        """Give the weight as oneDNN wants it for a batch of so many maps; kept for the next one.
+
+        With another layout the answer is the same, but it took one photo three times as long.
+        """
+        if self._laid_out is not None and self._laid_out[0] == len(maps):
+            return self._laid_out[1]
+        grown = nn.functional.pad(self.convolution.weight, self._growth)
+        operators: Any = torch.ops.mkldnn
+        weight: torch.Tensor = operators._reorder_convolution_weight(
+            grown, *self._geometry, list(maps.shape)
+        )
+        self._laid_out = len(maps), weight
+        return weight
 
     def _is_covered(self, maps: torch.Tensor) -> bool:
         """Whether the operators do what is asked for."""
@@ -132,18 +142,17 @@ def pack(
     return undo
 
 
-def _padded(
+def _padding(
     convolution: nn.Conv2d, size: tuple[int, ...]
-) -> tuple[torch.Tensor, tuple[int, int], tuple[int, ...]]:
-    """Give the weight, the padding on both sides, and that to be made before, as `pad` takes it.
+) -> tuple[tuple[int, int], tuple[int, ...], tuple[int, ...]]:
+    """Give the padding on both sides, that to be made before, and by what the kernel grows.
 
     Uneven padding of a depthwise convolution becomes even: what it has too much on one side meets
-    a row or a column of zeros of the kernel.
+    a row or a column of zeros of the kernel. The last two are as `pad` takes them.
     """
-    weight = convolution.weight
     if type(convolution).__name__ != "Conv2dSame":
         height, width = map(int, convolution.padding)
-        return weight, (height, width), (0, 0, 0, 0)
+        return (height, width), _EVEN, _EVEN
     register_missing_ops()
     from timm.layers import get_same_padding
 
@@ -152,8 +161,7 @@ def _padded(
     top, left = (one // 2 for one in whole)
     bottom, right = whole[0] - top, whole[1] - left
     if (left, top) == (right, bottom):
-        return weight, (top, left), (0, 0, 0, 0)
+        return (top, left), _EVEN, _EVEN
     if convolution.groups == convolution.in_channels and dilation == (1, 1):
-        grown = nn.functional.pad(weight, (right - left, 0, bottom - top, 0))
-        return grown, (bottom, right), (0, 0, 0, 0)
-    return weight, (0, 0), (left, right, top, bottom)
+        return (bottom, right), _EVEN, (right - left, 0, bottom - top, 0)
+    return (0, 0), (left, right, top, bottom), _EVEN

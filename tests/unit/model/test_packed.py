@@ -71,12 +71,24 @@ def test_every_activation_gives_what_it_gave(activation: nn.Module) -> None:
 
 
 @needs_operators
-@pytest.mark.parametrize("number", [1, 3, 40])
-def test_any_number_of_images_has_the_same_answers(number: int) -> None:
-    convolution, maps = plain("same, depthwise"), maps_of((14, 14), number)
+def test_any_number_of_images_has_the_same_answers() -> None:
+    convolution = plain("same, depthwise")
     one = PackedConvolution(convolution, nn.ReLU(), (1, 8, 14, 14))
     with torch.inference_mode():
-        torch.testing.assert_close(one(maps), convolution(maps).relu(), atol=1e-5, rtol=1e-5)
+        for number in (32, 1, 3, 40, 32):  # one after the other: the weights are laid out anew
+            maps = maps_of((14, 14), number)
+            torch.testing.assert_close(one(maps), convolution(maps).relu(), atol=1e-5, rtol=1e-5)
+
+
+@needs_operators
+def test_weights_are_laid_out_once_for_batches_of_one_size() -> None:
+    one, maps = PackedConvolution(plain("depthwise"), nn.ReLU(), (1, 8, 14, 14)), maps_of((14, 14))
+    with torch.inference_mode():
+        one(maps)
+        first = one._weight_for(maps)
+        one(maps)
+        assert one._weight_for(maps) is first
+        assert one._weight_for(maps[:1]) is not first
 
 
 @needs_operators
