@@ -93,7 +93,8 @@ def measure(name: str, given: argparse.Namespace) -> dict[str, Any]:
 
 def turns(rounds: int) -> list[tuple[str, str]]:
     """Let each begin every other round."""
-    return [("folded", "packed"), ("packed", "folded")] * (rounds // 2 + 1)
+    orders = ("folded", "packed"), ("packed", "folded")
+    return [orders[number % 2] for number in range(rounds)]
 
 
 def time_pass(network: Any, images: torch.Tensor) -> float:
