@@ -3,10 +3,10 @@
     FINETUNE_ASSETS=… python tests/bench/memory.py --out docs/benchmarks/memory.json
 
 Photos of noise, each another file, go through `finetune run` as a whole process; the memory is that
-of all its processes. What N and ten times N images take is measured in turn, and the growth is
-given in bytes an image, beside what is meant to grow: the index, the features of a probe, and
-evaluation's views, which are kept up to a budget (`data/kept.py`) and not at all where decoding is
-reduced.
+of all its processes, with pages of mapped files and without. What N and ten times N images take is
+measured in turn, and the growth is given in bytes an image, beside what is meant to grow: the
+index, the features of a probe, and evaluation's views, which are kept up to a budget
+(`data/kept.py`) and not at all where decoding is reduced.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import record
 from PIL import Image
-from process import run_watched
+from process import Usage, run_watched
 
 CLASSES = ("cloud", "leaf", "sand")
 SIDE = 80  # pixels of a photo
@@ -68,6 +68,8 @@ def main() -> int:
         "notes": [
             f"peak of all processes of a run over N and over ten times N photos of noise, "
             f"{given.image_size} px, medians of {given.rounds}; bytes_per_image: the growth",
+            "own: without pages of mapped files, which the system takes back when it needs memory; "
+            "of stored activations a run keeps no more than 256 MiB of them",
             "a probe keeps the features of each training image in fp32 while it is fitted",
         ],
         "rows": rows,
@@ -82,22 +84,35 @@ def main() -> int:
 def measure(case: str, given: argparse.Namespace, work: Path) -> dict[str, Any]:
     """Run one case with few and with many images, in turn."""
     peaks: dict[str, list[int]] = {"few": [], "many": []}
+    own: dict[str, list[int]] = {"few": [], "many": []}
     for _ in range(given.rounds):
         for name in peaks:
-            peaks[name].append(peak_of(case, work / name, given, work))
+            usage = run_of(case, work / name, given, work)
+            peaks[name].append(usage.peak_memory_mib)
+            own[name].append(usage.peak_own_mib or 0)
     few, many = (statistics.median(found) for found in peaks.values())
+    few_own, many_own = (statistics.median(found) for found in own.values())
     return {
         "case": case,
         "num_images": given.num_images,
         "few_mib": few,
         "many_mib": many,
-        "bytes_per_image": round((many - few) * 2**20 / (9 * given.num_images)),
+        "bytes_per_image": growth(few, many, given.num_images),
+        "few_own_mib": few_own,
+        "many_own_mib": many_own,
+        "own_bytes_per_image": growth(few_own, many_own, given.num_images),
         "all_mib": peaks,
+        "all_own_mib": own,
     }
 
 
-def peak_of(case: str, photos: Path, given: argparse.Namespace, work: Path) -> int:
-    """Give the peak of one run, in MiB."""
+def growth(few_mib: float, many_mib: float, num_images: int) -> int:
+    """Give the bytes that each image more takes, between N and ten times N images."""
+    return round((many_mib - few_mib) * 2**20 / (9 * num_images))
+
+
+def run_of(case: str, photos: Path, given: argparse.Namespace, work: Path) -> Usage:
+    """Do one run, and say what it took."""
     with tempfile.TemporaryDirectory(dir=work) as temporary:
         folder = Path(temporary)
         weights = Path(os.environ["FINETUNE_ASSETS"]).resolve() / "weights" / given.backbone
@@ -106,7 +121,7 @@ def peak_of(case: str, photos: Path, given: argparse.Namespace, work: Path) -> i
         command += ["--backbone", f"local-dir:{weights}"]
         command += ["--set", f"model.image_size={given.image_size}"]
         environment = {**os.environ, "FINETUNE_CACHE": str(folder / "cache")}
-        return run_watched(command, environment, folder).peak_memory_mib
+        return run_watched(command, environment, folder)
 
 
 def make_photos(folder: Path, count: int) -> None:

@@ -1,7 +1,8 @@
 """Run one process to its end and measure all of it: seconds, processor seconds, peak memory.
 
 Memory is that of the whole tree of processes at one moment, pages that several share counted once
-(PSS on Linux, resident pages elsewhere), looked at four times a second at most.
+(PSS on Linux, resident pages elsewhere), looked at four times a second at most. Pages of mapped files
+count in it, though the system takes them back whenever it needs memory; Linux tells what is beside them.
 """
 
 import contextlib
@@ -35,12 +36,14 @@ class Usage:
         wall_seconds: From its start to its end.
         cpu_seconds: User and system time of it and of all processes that it waited for.
         peak_memory_mib: Largest memory of its tree at one moment.
+        peak_own_mib: The same without pages of mapped files; None where the system does not tell.
         output: Its standard output.
     """
 
     wall_seconds: float
     cpu_seconds: float
     peak_memory_mib: int
+    peak_own_mib: int | None
     output: str
 
 
@@ -72,6 +75,7 @@ def run_watched(command: Sequence[str], environment: Mapping[str, str], folder: 
         wall_seconds=round(wall, 4),
         cpu_seconds=round(usage.ru_utime + usage.ru_stime, 3),
         peak_memory_mib=memory.peak_bytes // 2**20,
+        peak_own_mib=memory.peak_own_bytes // 2**20 or None,
         output=said.read_text(errors="replace"),
     )
 
@@ -82,6 +86,7 @@ class _Memory(threading.Thread):
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
         self.peak_bytes = 0
+        self.peak_own_bytes = 0
         self._root = psutil.Process(pid)
         self._over = threading.Event()
 
@@ -89,7 +94,9 @@ class _Memory(threading.Thread):
         cost = 0.0
         while not self._over.wait(max(INTERVAL_SECONDS, cost / LARGEST_SHARE)):
             started = time.perf_counter()
-            self.peak_bytes = max(self.peak_bytes, self._look())
+            whole, own = self._look()
+            self.peak_bytes = max(self.peak_bytes, whole)
+            self.peak_own_bytes = max(self.peak_own_bytes, own)
             cost = time.perf_counter() - started
 
     def stop(self) -> None:
@@ -97,17 +104,24 @@ class _Memory(threading.Thread):
         self._over.set()
         self.join()
 
-    def _look(self) -> int:
-        """Sum the memory of all processes that there are now."""
-        total = 0
+    def _look(self) -> tuple[int, int]:
+        """Sum the memory of all processes that there are now, with and without mapped files."""
+        whole = own = 0
         with contextlib.suppress(psutil.Error):
             for process in [self._root, *self._root.children(recursive=True)]:
-                with contextlib.suppress(psutil.Error):
-                    total += _bytes_of(process)
-        return total
+                with contextlib.suppress(psutil.Error, OSError):
+                    found = _bytes_of(process)
+                    whole, own = whole + found[0], own + found[1]
+        return whole, own
 
 
-def _bytes_of(process: psutil.Process) -> int:
-    """Give the memory of one process: its share of what it shares, where the system tells."""
-    full = process.memory_full_info()
-    return int(getattr(full, "pss", 0) or full.rss)
+def _bytes_of(process: psutil.Process) -> tuple[int, int]:
+    """Give the memory of one process, its share of what it shares; 0 for what is not told."""
+    rollup = Path(f"/proc/{process.pid}/smaps_rollup")
+    if not rollup.exists():
+        return int(process.memory_info().rss), 0
+    kib = {
+        name: int(words[0])
+        for name, *words in map(str.split, rollup.read_text(encoding="ascii").splitlines()[1:])
+    }
+    return kib["Pss:"] << 10, kib["Pss:"] - kib["Pss_File:"] << 10 if "Pss_File:" in kib else 0
