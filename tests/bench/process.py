@@ -1,8 +1,9 @@
 """Run one process to its end and measure all of it: seconds, processor seconds, peak memory.
 
 Memory is that of the whole tree of processes at one moment, pages that several share counted once
-(PSS on Linux, resident pages elsewhere), looked at four times a second at most. Pages of mapped files
-count in it, though the system takes them back whenever it needs memory; Linux tells what is beside them.
+(PSS on Linux, resident pages elsewhere), looked at four times a second at most. Pages of mapped
+files count in it, though the system takes them back when it needs memory; Linux tells what there
+is beside them.
 """
 
 import contextlib
