@@ -7,6 +7,7 @@ probe gives which has not seen the photo. Nothing here is certain: a person look
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ def find_suspect_labels(
     if len(known) < 2:
         return ()
     _, units = np.unique([unit_of(samples[row]) for row in rows], return_inverse=True)
-    probs = predict_held_out(Features(features.values[rows], labels, units))
+    probs = predict_held_out(replace(features[rows], labels=labels, units=units))
     found = suspect_labels(probs, labels)
     return tuple(
         Finding(

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from finetune.components.heads import Head, LinearHead
@@ -35,9 +35,16 @@ from finetune.errors import BackboneError, BundleError, join_names
 from finetune.model.backbone import create_backbone, save_config, why_not_loadable
 from finetune.model.calibration import NOVELTY_FILE, Calibration
 from finetune.model.network import Network, build_network, has_classifier, is_timms_own
-from finetune.runtime.files import make_folder, temporary_beside, write_text, write_with
+from finetune.runtime.files import (
+    cannot_write,
+    make_folder,
+    temporary_beside,
+    write_text,
+    write_with,
+)
 from finetune.runtime.paths import home_path
 from finetune.runtime.seeds import own_randomness
+from finetune.runtime.tensors import save_tensors
 from finetune.version import __version__
 
 __all__ = [
@@ -105,11 +112,8 @@ def save_bundle(bundle: Bundle, folder: Path, *, head: Head | None = None) -> Bu
     try:
         document = _write(bundle, temporary, head)
         _move(temporary, folder)
-    except (OSError, SafetensorError) as error:
-        raise BundleError(
-            f"the model could not be saved to {folder}: {_first_line(error)}",
-            hint="free some space, or choose another folder",
-        ) from error
+    except OSError as error:
+        raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return replace(bundle, document=document, folder=folder)
@@ -200,7 +204,7 @@ def _write(bundle: Bundle, folder: Path, head: Head) -> dict[str, Any]:
     class_names = bundle.classes if network.head is None else None
     save_config(network.backbone, folder / "config.json", class_names=class_names, config=config)
     whole = network.backbone if network.head is None else network
-    save_file(_state(whole), folder / "model.safetensors")
+    save_tensors(_state(whole), folder / "model.safetensors")
     document = {
         "schema_version": SCHEMA_VERSION,
         "classes": list(bundle.classes),

@@ -7,6 +7,7 @@ nothing again, nor does a check after a run, where both compute in fp32.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,6 +24,7 @@ from finetune.model.parts import digest_of
 from finetune.model.store import ALL_MEMORY, StoreFullError, StoreKey, image_id, open_store
 from finetune.model.store_key import device_kind
 from finetune.runtime.allocator import freed_memory_kept
+from finetune.runtime.rows import collect_rows
 from finetune.runtime.space import in_pieces
 
 if TYPE_CHECKING:
@@ -111,9 +113,13 @@ class _Pass:
                 done += len(found)
                 if progress is not None:
                     progress(done, len(missing))
-            (values,) = store.read(ids)
-        features: NDArray[np.float32] = values.numpy()
-        return features
+
+            def read(some: slice) -> NDArray[np.float32]:
+                (values,) = store.read(ids[some])
+                rows: NDArray[np.float32] = values.numpy()
+                return rows
+
+            return collect_rows(read, len(ids), math.prod(shape))
 
     def _batches(self, samples: Sequence[Sample]) -> Iterator[tuple[torch.Tensor, list[int]]]:
         """Give normalised images (B, C, H, W) on the device, with their positions."""

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+
+from finetune.runtime.tensors import save_tensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,8 +54,8 @@ class Novelty:
         return self.distances(features) / np.float32(self.threshold)
 
     def save(self, path: Path) -> None:
-        """Write the reference."""
-        save_file({_TENSOR: self.reference.contiguous()}, path)
+        """Write the reference; raises OSError where the system refuses."""
+        save_tensors({_TENSOR: self.reference.contiguous()}, path)
 
     @classmethod
     def load(cls, path: Path, *, neighbour: int, threshold: float) -> Novelty:

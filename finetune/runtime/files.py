@@ -20,6 +20,7 @@ from finetune.runtime.paths import existing_part
 
 __all__ = [
     "append_line",
+    "cannot_write",
     "make_folder",
     "require_writable",
     "sweep",
@@ -58,7 +59,7 @@ def write_with(path: Path, writer: Callable[[Path], object]) -> None:
         writer(temporary)
         _replace(temporary, path)
     except OSError as error:
-        raise _explain(error, path) from error
+        raise cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -105,7 +106,7 @@ def append_line(path: Path, text: str) -> None:
                 stream.truncate(size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise _explain(error, path) from error
+        raise cannot_write(path, error) from error
 
 
 def make_folder(path: Path) -> None:
@@ -117,7 +118,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _explain(error, path) from error
+        raise cannot_write(path, error) from error
 
 
 def require_writable(path: Path) -> None:
@@ -131,8 +132,8 @@ def require_writable(path: Path) -> None:
         raise FinetuneError(f"cannot write in {nearest}", hint="choose another --out")
 
 
-def _explain(error: OSError, path: Path) -> FinetuneError:
-    """Say in one sentence why a file could not be written."""
+def cannot_write(path: Path, error: OSError) -> FinetuneError:
+    """Say in one sentence why a file or a folder could not be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return FinetuneError(
             f"cannot write {path}: the disk is full",

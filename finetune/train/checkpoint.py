@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from finetune.errors import FinetuneError
 from finetune.runtime.files import make_folder, sweep, write_with
 from finetune.runtime.space import GIB, free_disk, size_words
+from finetune.runtime.tensors import save_tensors
 
 __all__ = ["Checkpoints", "Keeper", "has_checkpoint"]
 
@@ -116,10 +116,7 @@ class Checkpoints:
         metadata = {"state": document, "checksum": _checksum(tensors, document)}
 
         def save(path: Path) -> None:
-            try:
-                save_file(tensors, path, metadata)
-            except SafetensorError as error:  # what the system said stands in its text alone
-                raise OSError(str(error)) from error
+            save_tensors(tensors, path, metadata)
             with path.open("r+b") as stream:  # Windows refuses to flush what cannot be written
                 os.fsync(stream.fileno())
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune.runtime.rows import collect_rows
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -21,7 +23,7 @@ class Features:
     """Pooled features of labelled images.
 
     Attributes:
-        values: (N, D) float32.
+        values: (N, D) float32; in a mapped file where they are many.
         labels: (N,) int64 class indices.
         units: (N,) numbers of what is held out together; None where each image is by itself.
         are_learned: Whether what gave the features has learned from these images: those held out
@@ -38,8 +40,24 @@ class Features:
 
     def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> Features:
         """Give some of the images: a view for a slice, a copy for indices."""
+        if isinstance(rows, slice):
+            return self.with_values(self.values[rows], rows)
+        places = rows
+        values = collect_rows(lambda some: self.values[places[some]], len(places), self.width)
+        return self.with_values(values, places)
+
+    @property
+    def width(self) -> int:
+        """Values of one image: D."""
+        width: int = self.values.shape[1]
+        return width
+
+    def with_values(
+        self, values: NDArray[np.float32], rows: slice | NDArray[np.integer[Any]]
+    ) -> Features:
+        """Give some of the images with other values."""
         units = None if self.units is None else self.units[rows]
-        return Features(self.values[rows], self.labels[rows], units, self.are_learned)
+        return Features(values, self.labels[rows], units, self.are_learned)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ are scaled to unit variance; the penalty is chosen by log loss, on the validatio
 large enough to tell and on images held out of the training part where it is not; a solver of
 `solvers.py` fits; the scaling is folded into the weights, so that the result is an ordinary linear
 layer. Beside the features given there is one scaled copy of them, and a second, smaller one while
-training images are held out.
+training images are held out; where they are many, in a mapped file each (decision 0031).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from finetune.runtime.rows import collect_rows
 from finetune.train.linear import Features, LinearModel, chunks_of
 from finetune.train.solvers import Solver, SolverName, choose_solver, make_solver
 from finetune.types import Choice
@@ -118,10 +119,16 @@ class _Scaling:
 
     def scaled(self, features: Features) -> Features:
         """Give a scaled copy, shuffled so that any slice of it is a sample."""
-        shuffled = features[np.random.default_rng(0).permutation(len(features))]
-        np.subtract(shuffled.values, self.mean, out=shuffled.values)
-        np.divide(shuffled.values, self.scale, out=shuffled.values)
-        return shuffled
+        order = np.random.default_rng(0).permutation(len(features))
+
+        def scaled_rows(some: slice) -> NDArray[np.float32]:
+            values = features.values[order[some]]
+            np.subtract(values, self.mean, out=values)
+            np.divide(values, self.scale, out=values)
+            return values
+
+        values = collect_rows(scaled_rows, len(features), features.width)
+        return features.with_values(values, order)
 
     def folded(self, model: LinearModel) -> LinearModel:
         """Turn a model of scaled features into one of unscaled features."""

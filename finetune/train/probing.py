@@ -15,12 +15,15 @@ from finetune.errors import Problem, RecipeError
 from finetune.model.fuse import fused
 from finetune.model.parts import digest_of
 from finetune.model.store import ALL_MEMORY, StoreFullError
+from finetune.runtime.rows import collect_rows
 from finetune.train.compute import Computing, Frozen
 from finetune.train.linear import Features, LinearModel
 from finetune.train.probe import fit_probe
 from finetune.train.session import UNKNOWN, Epoch, Session, figures_of, offer
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from finetune.recipe.schema import ResolvedStage
     from finetune.train.inputs import Part
     from finetune.train.stored import StoredViews
@@ -96,18 +99,24 @@ def _features(
         parts = [
             Features(np.empty((0, *shape), np.float32), np.empty(0, np.int64))
             if part is None
-            else _read(work.views(part, num_views=1), part)
+            else _read(work.views(part, num_views=1), part, *shape)
             for part in (inputs.train_part, inputs.val_part)
         ]
     train, val = parts
     return train, val, f"{work.num_computed} features computed, {work.num_found} were there"
 
 
-def _read(views: StoredViews, part: Part) -> Features:
+def _read(views: StoredViews, part: Part, width: int) -> Features:
     """Copy the features of all images out of their store."""
-    (values,) = views.read([(position, 0) for position in range(len(views.labels))])
+
+    def read(some: slice) -> NDArray[np.float32]:
+        (values,) = views.read([(position, 0) for position in range(some.start, some.stop)])
+        rows: NDArray[np.float32] = values.float().numpy()
+        return rows
+
+    values = collect_rows(read, len(views.labels), width)
     _, units = np.unique([unit_of(sample) for sample in part.samples], return_inverse=True)
-    return Features(values.float().numpy(), views.labels.numpy(), units)
+    return Features(values, views.labels.numpy(), units)
 
 
 def _check_linear(session: Session, model: LinearModel) -> None:

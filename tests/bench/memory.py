@@ -4,9 +4,9 @@
 
 Photos of noise, each another file, go through `finetune run` as a whole process; the memory is that
 of all its processes, with pages of mapped files and without. What N and ten times N images take is
-measured in turn, and the growth is given in bytes an image, beside what is meant to grow: the
-index, the features of a probe, and evaluation's views, which are kept up to a budget
-(`data/kept.py`) and not at all where decoding is reduced.
+measured in turn, and the growth is given in bytes an image. What is meant to grow is the index, and
+the thumbnails that near-duplicates are told by: what `finetune check` alone takes. Evaluation's
+views are kept up to a budget (`data/kept.py`), and not at all where decoding is reduced.
 """
 
 import argparse
@@ -26,8 +26,10 @@ from process import Usage, run_watched
 
 CLASSES = ("cloud", "leaf", "sand")
 SIDE = 80  # pixels of a photo
-# Recipes by name: what is measured of each is its peak.
+# Options of a run by name: what is measured of each is its peak.
+INDEX = "the index: finetune check alone"
 CASES = {
+    INDEX: [],
     "probe": ["--recipe", "probe", "--set", "data.decode=reduced"],
     "probe, views kept": ["--recipe", "probe"],
     "everything, one epoch": [
@@ -46,7 +48,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path)
     parser.add_argument("--backbone", default="mobilenetv2_100.in1k")
-    parser.add_argument("--num-images", type=int, default=1_000, help="N")
+    parser.add_argument("--num-images", type=int, default=4_000, help="N")
     parser.add_argument("--image-size", type=int, default=64, help="of the input, in pixels")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cases", nargs="+", choices=tuple(CASES), default=list(CASES))
@@ -70,7 +72,7 @@ def main() -> int:
             f"{given.image_size} px, medians of {given.rounds}; bytes_per_image: the growth",
             "own: without pages of mapped files, which the system takes back when it needs memory; "
             "of stored activations a run keeps no more than 256 MiB of them",
-            "a probe keeps the features of each training image in fp32 while it is fitted",
+            "features of a probe stand in a mapped file where they are more than 32 MiB",
         ],
         "rows": rows,
     }
@@ -115,13 +117,19 @@ def run_of(case: str, photos: Path, given: argparse.Namespace, work: Path) -> Us
     """Do one run, and say what it took."""
     with tempfile.TemporaryDirectory(dir=work) as temporary:
         folder = Path(temporary)
-        weights = Path(os.environ["FINETUNE_ASSETS"]).resolve() / "weights" / given.backbone
-        command = [sys.executable, "-m", "finetune", "run", "--quiet", *CASES[case]]
-        command += ["--data", str(photos), "--out", str(folder / "run")]
-        command += ["--backbone", f"local-dir:{weights}"]
-        command += ["--set", f"model.image_size={given.image_size}"]
         environment = {**os.environ, "FINETUNE_CACHE": str(folder / "cache")}
+        command = [sys.executable, "-m", "finetune", *words_of(case, photos, folder, given)]
         return run_watched(command, environment, folder)
+
+
+def words_of(case: str, photos: Path, folder: Path, given: argparse.Namespace) -> list[str]:
+    """Give the command and its options."""
+    if case == INDEX:
+        return ["check", str(photos)]
+    weights = Path(os.environ["FINETUNE_ASSETS"]).resolve() / "weights" / given.backbone
+    words = ["run", "--quiet", *CASES[case], "--data", str(photos), "--out", str(folder / "run")]
+    words += ["--backbone", f"local-dir:{weights}"]
+    return [*words, "--set", f"model.image_size={given.image_size}"]
 
 
 def make_photos(folder: Path, count: int) -> None:

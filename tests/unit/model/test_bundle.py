@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from finetune.components.heads import Head, LinearHead, MlpHead
-from finetune.errors import BundleError
+from finetune.errors import BundleError, FinetuneError
 from finetune.model.bundle import Bundle, load_bundle, save_bundle
 from finetune.model.input import preprocessing_of
 from finetune.model.network import Network
@@ -278,6 +279,22 @@ def test_a_home_folder_is_known_by_its_sign(
     assert load_bundle("~/birds").folder == tmp_path / "birds"
 
 
+def test_a_disk_that_is_full_when_weights_are_written_is_called_so(
+    make_network: MakeNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(*_: object, **__: object) -> None:
+        raise SafetensorError(
+            'Error while serializing: I/O error: Os { code: 28, kind: StorageFull, message: "No '
+            'space left on device" } (os error 28)'
+        )
+
+    monkeypatch.setattr("finetune.runtime.tensors.save_file", fill)
+    with pytest.raises(FinetuneError, match="the disk is full") as caught:
+        save(make_network(), tmp_path / "model")
+    assert caught.value.exit_code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("failing", ["config.json", "model.safetensors"])
 def test_of_a_save_that_fails_no_mixture_of_two_models_is_left(
     make_network: MakeNetwork, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
@@ -291,7 +308,7 @@ def test_of_a_save_that_fails_no_mixture_of_two_models_is_left(
         replace(source, target)
 
     monkeypatch.setattr("os.replace", refuse)
-    with pytest.raises(BundleError, match="could not be saved"):
+    with pytest.raises(FinetuneError, match=f"cannot write {folder}: Access is denied"):
         save(make_network(), folder)
     assert (folder / "finetune.json").is_file() == (failing == "config.json")
     if failing == "config.json":

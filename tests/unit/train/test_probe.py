@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tracemalloc
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +123,25 @@ def test_a_large_fit_copies_the_features_no_more_than_twice(
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2.2 * train.values.nbytes  # labels and rows among it
+
+
+@pytest.mark.parametrize("num_val", [0, 100])
+def test_a_fit_in_mapped_files_is_the_same_and_takes_little_memory(
+    num_val: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("finetune.train.linear._CHUNK", 10_000)  # small beside the features
+    train = make_features(6000, num_classes=2, width=100)
+    val = make_features(num_val, num_classes=2, width=100, seed=1)
+    expected = fit_probe(train, val, num_classes=2, solver="torch")
+    monkeypatch.setenv("FINETUNE_CACHE", str(tmp_path))
+    monkeypatch.setattr("finetune.runtime.rows._IN_MEMORY_BYTES", 100_000)
+    monkeypatch.setattr("finetune.runtime.rows._AT_ONCE_BYTES", 100_000)
+    tracemalloc.start()
+    found = fit_probe(train, val, num_classes=2, solver="torch")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    np.testing.assert_array_equal(found.model.weight, expected.model.weight)
+    assert peak < 0.5 * train.values.nbytes
 
 
 def test_a_probe_is_the_same_again() -> None:
