@@ -23,7 +23,7 @@ import torch
 from finetune.errors import FinetuneError
 from finetune.model.store_key import Dtype, StoreKey, image_id
 from finetune.runtime.records import RecordFile, RecordMemory
-from finetune.runtime.space import GIB, free_memory, size_words
+from finetune.runtime.space import KEPT_FREE_BYTES, free_memory, size_words
 from finetune.runtime.stores import (
     DEFAULT_CACHE_BYTES,
     ENTRY_BYTES,
@@ -63,7 +63,6 @@ Place = Literal["memory", "disk", "none"]
 
 _FORMAT = 1  # of the files; part of a store's name, so another format is another store
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_KEPT_FREE_BYTES = 2 * GIB  # of the disk: for the run folder and for everybody else
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +112,7 @@ def choose_place(
     """
     needed = num_images * num_views * bytes_per_image
     size = size_words(needed)
-    room = max(0, free_disk - _KEPT_FREE_BYTES)
+    room = max(0, free_disk - KEPT_FREE_BYTES)
     if needed <= min(budgets.disk_bytes, room):
         budget = size_words(budgets.disk_bytes)
         return Choice("disk", f"{size} on disk, within the budget of {budget}")
@@ -122,7 +121,7 @@ def choose_place(
     elif not free_disk:
         reason = "the cache cannot be written"
     else:
-        kept = size_words(_KEPT_FREE_BYTES)
+        kept = size_words(KEPT_FREE_BYTES)
         reason = f"the disk has {size_words(free_disk)} free, of which {kept} stay free"
     most = int(budgets.memory_share * free_memory)
     if needed <= most:

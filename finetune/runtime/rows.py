@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune.runtime.cache import cache_folder
-from finetune.runtime.space import GIB, free_disk
+from finetune.runtime.space import KEPT_FREE_BYTES, free_disk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +24,6 @@ __all__ = ["collect_rows"]
 
 _IN_MEMORY_BYTES = 32 << 20  # 6,500 vectors of 1,280 values
 _AT_ONCE_BYTES = 4 << 20
-_KEPT_FREE_BYTES = 2 * GIB  # of the disk, as stores leave it
 
 
 def collect_rows(
@@ -60,7 +59,7 @@ def _in_file(
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     row_bytes = width * 4
-    if free_disk(folder) < num_rows * row_bytes + _KEPT_FREE_BYTES:
+    if free_disk(folder) < num_rows * row_bytes + KEPT_FREE_BYTES:
         raise OSError(f"there is no room in {folder}")
     some = max(1, _AT_ONCE_BYTES // row_bytes)
     with tempfile.TemporaryFile(dir=folder) as file:

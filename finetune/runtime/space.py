@@ -11,6 +11,7 @@ from finetune.runtime.paths import existing_part
 
 __all__ = [
     "GIB",
+    "KEPT_FREE_BYTES",
     "cpu_share",
     "free_disk",
     "free_memory",
@@ -21,6 +22,7 @@ __all__ = [
 ]
 
 GIB = 1 << 30
+KEPT_FREE_BYTES = 2 * GIB  # of the disk: for the run folder and for everybody else
 _SHM = Path("/dev/shm")
 # Limit, use and statistics of a container, version 2 and version 1 of control groups, with the
 # statistic of what is used for files and given back when it is needed.

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from finetune.runtime import rows as module
 from finetune.runtime.rows import collect_rows
+from finetune.runtime.space import KEPT_FREE_BYTES
 
 VALUES = np.random.default_rng(0).normal(size=(1000, 30)).astype(np.float32)
 
@@ -62,7 +63,7 @@ def test_the_array_can_be_written_and_is_its_own(cache: Path) -> None:
 def test_without_room_on_the_disk_memory_is_taken(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "free_disk", lambda _: module._KEPT_FREE_BYTES + VALUES.nbytes - 1)
+    monkeypatch.setattr(module, "free_disk", lambda _: KEPT_FREE_BYTES + VALUES.nbytes - 1)
     read, sizes = asked(VALUES)
     np.testing.assert_array_equal(collect_rows(read, 1000, 30), VALUES)
     assert sizes == [1000]
